@@ -1,0 +1,1 @@
+"""L0: configuration as frozen dataclasses. No torch."""

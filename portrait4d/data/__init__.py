@@ -1,0 +1,1 @@
+"""L5: bytes on disk to typed arrays and back."""

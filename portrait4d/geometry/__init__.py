@@ -1,0 +1,1 @@
+"""L2: what is where in space; no learnt weights."""

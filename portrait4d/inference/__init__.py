@@ -1,0 +1,1 @@
+"""L7: trained networks put to use."""

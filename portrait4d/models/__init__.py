@@ -1,0 +1,1 @@
+"""L4: networks, one per file: config dataclass in, typed output out; checkpoints."""

@@ -1,0 +1,1 @@
+"""L4: frozen third-party networks and where their weights come from."""
