@@ -121,7 +121,12 @@ class ReconstructorConfig:
         size = self.image_resolution
         _require(size >= 32 and size % 32 == 0, "image_resolution", "a multiple of 32, at least 32", size)
         _require(self.render_resolution >= 1, "render_resolution", "at least 1", self.render_resolution)
-        _require(self.plane_features >= 3, "plane_features", "at least 3 (the first three are the picture)", self.plane_features)
+        _require(
+            self.plane_features >= 3,
+            "plane_features",
+            "at least 3 (the first three are the picture)",
+            self.plane_features,
+        )
 
     @property
     def motion_dim(self) -> int:

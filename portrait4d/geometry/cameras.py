@@ -65,7 +65,27 @@ def intrinsics_from_fov(fov_deg: float = FOV_DEG) -> Tensor:
     return torch.tensor([[focal, 0, 0.5], [0, focal, 0.5], [0, 0, 1]])
 
 
-def orbit_cam2world(yaw_rad: Tensor, pitch_rad: Tensor, position: tuple[float, float, float] = FRONTAL_POSITION) -> Tensor:
+def project_points(points_world: Tensor, camera: Tensor) -> Tensor:
+    """Project points to the picture, x right and **y up**, as fractions of its size: (0, 0) is the lower left corner.
+
+    Args:
+        points_world: (B, N, 3), in front of the camera.
+        camera: (B, 25) camera vectors.
+
+    Returns:
+        (B, N, 2).
+    """
+    cam2world, intrinsics = split_camera(camera)
+    world2camera = invert_rigid(cam2world)
+    points_camera = points_world @ world2camera[:, :3, :3].transpose(1, 2) + world2camera[:, None, :3, 3]
+    x, y, z = points_camera.unbind(-1)
+    image = torch.stack([x / -z, y / -z, torch.ones_like(z)], dim=-1)
+    return (image @ intrinsics.transpose(1, 2))[..., :2]
+
+
+def orbit_cam2world(
+    yaw_rad: Tensor, pitch_rad: Tensor, position: tuple[float, float, float] = FRONTAL_POSITION
+) -> Tensor:
     """Turn the camera at `position` about the head's neck joint (the world origin).
 
     cam2world = [R | R position] with R = Ry(yaw) Rx(-pitch): yaw > 0 moves the camera to +x (image right of the frontal

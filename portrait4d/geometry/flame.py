@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from portrait4d.geometry.flame_assets import HeadAssets
 from portrait4d.geometry.head_params import HeadParams
 from portrait4d.geometry.meshes import interpolate_corners
+from portrait4d.geometry.open_head import OpenHead, digest_assets
 from portrait4d.geometry.rotations import axis_angle_to_matrix
 
 WORLD_PER_METRE = 3.0
@@ -55,12 +56,13 @@ class HeadModel(nn.Module):
     coarse_faces (t, 3), vertex_neighbours (V, 10) padded with V, region_<name> (n).
     """
 
-    def __init__(self, tensors: dict[str, Tensor], name: str) -> None:
+    def __init__(self, tensors: dict[str, Tensor], name: str, open_head: OpenHead | None = None) -> None:
         """Build a head from its buffers, already in world units.
 
         Args:
             tensors: every name of HEAD_TENSORS and any number of `region_<name>` lists.
             name: which head this is, "flame" or the name of an open head.
+            open_head: identity of a head that checkpoints name instead of storing it; None for a licensed one.
 
         Raises:
             ValueError: if a tensor is missing or unknown.
@@ -71,12 +73,18 @@ class HeadModel(nn.Module):
         if missing or unknown:
             raise ValueError(f"head tensors: missing {missing}, unknown {unknown}")
         self.name = name
+        self.open_head = open_head
         for key, tensor in tensors.items():
             self.register_buffer(key, tensor)
 
     @classmethod
-    def from_assets(cls, assets: HeadAssets) -> "HeadModel":
-        """Rescale a head model's files to world units and move the canonical neck joint to the origin (`flame.md` 5)."""
+    def from_assets(cls, assets: HeadAssets, open_version: int | None = None) -> "HeadModel":
+        """Rescale a head model's arrays to world units and move the canonical neck joint to the origin (`flame.md` 5).
+
+        Args:
+            assets: arrays in metres.
+            open_version: version of an open head, None for a licensed one.
+        """
         regions = {f"region_{key}": torch.from_numpy(value) for key, value in assets.regions.items()}
         vertex_count = len(assets.template)
         tensors = {
@@ -88,7 +96,8 @@ class HeadModel(nn.Module):
         for key in HEAD_TENSORS:
             if key not in tensors:
                 tensors[key] = torch.from_numpy(getattr(assets, key))
-        head = cls({key: value.contiguous() for key, value in (tensors | regions).items()}, assets.name)
+        open_head = None if open_version is None else OpenHead(assets.name, open_version, digest_assets(assets))
+        head = cls({key: value.contiguous() for key, value in (tensors | regions).items()}, assets.name, open_head)
         head._recentre(assets)
         return head
 

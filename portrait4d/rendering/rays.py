@@ -34,7 +34,9 @@ def camera_rays(camera: Tensor, resolution: int) -> Rays:
     centres = torch.arange(resolution, dtype=torch.float32, device=camera.device) * (1 / resolution) + 0.5 / resolution
     y, x = torch.meshgrid(centres, centres, indexing="ij")
     x, y = x.reshape(1, -1), y.reshape(1, -1)
-    fx, fy, cx, cy, skew = (intrinsics[:, row, column, None] for row, column in ((0, 0), (1, 1), (0, 2), (1, 2), (0, 1)))
+    fx, fy, cx, cy, skew = (
+        intrinsics[:, row, column, None] for row, column in ((0, 0), (1, 1), (0, 2), (1, 2), (0, 1))
+    )
     x_camera = (x - cx + cy * skew / fy - skew * y / fy) / fx
     y_camera = -(y - cy) / fy
     minus_one = torch.full_like(x_camera, -1)

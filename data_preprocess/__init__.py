@@ -1,0 +1,1 @@
+"""Scripts; nothing imports this package."""

@@ -1,0 +1,96 @@
+"""YAML and plain dictionaries to configuration dataclasses: unknown keys, wrong types and ranges fail by dotted path."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import TypeVar, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from portrait4d.files.errors import InputFileError, UserError
+
+T = TypeVar("T")
+CONFIG_FOLDER = Path(__file__).parents[2] / "configs"
+
+
+def config_from_dict(kind: type[T], values: dict) -> T:
+    """Check plain values (as from JSON or YAML) against a configuration dataclass and build it.
+
+    Raises:
+        ValueError: naming every bad entry by its dotted path.
+    """
+    _forbid_unknown_keys(kind)
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        lines = (f"{'.'.join(map(str, e['loc'])) or kind.__name__}: {e['msg']}" for e in error.errors())
+        raise ValueError("; ".join(lines)) from None
+    except TypeError as error:
+        raise ValueError(f"{kind.__name__}: {error}") from None
+
+
+def load_config(kind: type[T], path: str | Path, overrides: Sequence[str] = ()) -> T:
+    """Load a YAML file that holds what differs from the defaults of a configuration dataclass.
+
+    Args:
+        kind: the dataclass.
+        path: the file; if it does not exist, its base name is looked up in `configs/`.
+        overrides: dotted assignments such as "volume.box_warp=1.2", values in YAML.
+
+    Raises:
+        InputFileError: if the file is missing, no YAML mapping, or does not fit the dataclass.
+        UserError: for a malformed override.
+    """
+    found = find_config(path)
+    try:
+        values = yaml.safe_load(found.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputFileError(found, "is not YAML: " + " ".join(str(error).split())) from None
+    if not isinstance(values, dict):
+        raise InputFileError(found, f"expected a mapping at the top, got {type(values).__name__}")
+    for override in overrides:
+        _assign(values, override)
+    try:
+        return config_from_dict(kind, values)
+    except ValueError as error:
+        raise InputFileError(found, str(error), "see the dataclass " + kind.__name__) from None
+
+
+def find_config(path: str | Path) -> Path:
+    """Return `path`, or the file of its base name in `configs/`.
+
+    Raises:
+        InputFileError: if neither exists.
+    """
+    path = Path(path)
+    for candidate in (path, CONFIG_FOLDER / path.name):
+        if candidate.is_file():
+            return candidate
+    known = ", ".join(sorted(p.name for p in CONFIG_FOLDER.glob("*.yaml"))) or "none"
+    raise InputFileError(path, "no such configuration", f"in {CONFIG_FOLDER}: {known}")
+
+
+def _assign(values: dict, override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals or not path.strip():
+        raise UserError(f"{override!r}: expected section.key=value")
+    *parents, key = path.strip().split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise UserError(f"{override!r}: {parent} is a value, not a section")
+    try:
+        values[key] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"{override!r}: {text!r} is not a YAML value") from None
+
+
+def _forbid_unknown_keys(kind: type) -> None:
+    """Tell pydantic, here at the border, that a plain dataclass and its sections take no unknown keys."""
+    kind.__pydantic_config__ = {"extra": "forbid"}
+    hints = get_type_hints(kind)
+    for field in fields(kind):
+        if is_dataclass(hints[field.name]):
+            _forbid_unknown_keys(hints[field.name])

@@ -1,0 +1,302 @@
+"""Pictures and films between disk and tensors: the one place that knows uint8.
+
+Everywhere else a picture is float32, RGB, (3, H, W), in [-1, 1] = byte / 127.5 - 1.
+"""
+
+import struct
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torch.nn import functional
+
+from portrait4d.files.atomic import atomic_path
+from portrait4d.files.errors import InputFileError
+
+_UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow's readers raise for files that are no pictures, damaged or cut short."""
+
+_SAVE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+
+
+def load_image(path: str | Path, size: int | None = None) -> Tensor:
+    """Load a picture as (3, H, W) float32 RGB in [-1, 1].
+
+    Greyscale, palette, CMYK and 16-bit pictures are converted to 8-bit RGB, transparent ones are laid on black, EXIF
+    orientation is applied, of an animation the first frame is taken.
+
+    Args:
+        path: any format that Pillow reads.
+        size: wanted side in pixels; a square picture of another size is resized (Lanczos).
+
+    Raises:
+        InputFileError: no such file, not a picture, cut short, or not square although `size` is given.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputFileError(path, "no such file", "give the path of a picture")
+    try:
+        with Image.open(path) as image:
+            image.load()
+            rgb = _to_rgb(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError as error:
+        raise InputFileError(path, "not a picture of a known format", "save it again as PNG or JPEG") from error
+    except _UNREADABLE as error:
+        raise InputFileError(
+            path, f"not a readable picture ({_one_line(error)})", "save it again as PNG or JPEG"
+        ) from error
+    if size is not None and rgb.width != rgb.height:
+        problem = f"expected a square picture, got {rgb.width} x {rgb.height} pixels"
+        raise InputFileError(path, problem, "run the preprocessing crop first (data_preprocess/preprocess_dir.py)")
+    if size is not None and rgb.width != size:
+        rgb = rgb.resize((size, size), Image.Resampling.LANCZOS)
+    return from_uint8(torch.from_numpy(np.array(rgb).transpose(2, 0, 1).copy()))
+
+
+def from_uint8(image: Tensor) -> Tensor:
+    """Convert bytes (..., uint8) to float32 in [-1, 1]: byte / 127.5 - 1.
+
+    Raises:
+        ValueError: `image` is not uint8.
+    """
+    if image.dtype != torch.uint8:
+        raise ValueError(f"image: expected uint8, got {image.dtype}")
+    return image.float() / 127.5 - 1
+
+
+def to_uint8(image: Tensor) -> Tensor:
+    """Convert [-1, 1] to bytes of the same shape: floor(clamp(127.5 x + 128, 0, 255)); values outside are clamped.
+
+    Raises:
+        ValueError: `image` is not floating point, or holds NaN.
+
+    Source: flame-fitting.md §7.
+    """
+    if not image.is_floating_point():
+        raise ValueError(f"image: expected floating point in [-1, 1], got {image.dtype}")
+    if image.isnan().any():
+        raise ValueError(f"image: expected numbers, got {int(image.isnan().sum())} NaN among {image.numel()}")
+    return (image.float() * 127.5 + 128).clamp(0, 255).floor().to(torch.uint8)
+
+
+def save_image(path: str | Path, image: Tensor, quality: int = 95) -> None:
+    """Save a picture (3, H, W) in [-1, 1] atomically; the suffix .png, .jpg or .jpeg chooses the format.
+
+    Args:
+        path: file to write; its folder is made.
+        image: (3, H, W) floating point.
+        quality: of JPEG, 1 to 100.
+
+    Raises:
+        ValueError: another suffix, shape or quality, or NaN in `image`.
+    """
+    path = Path(path)
+    kind = _SAVE_FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise ValueError(f"path: expected the suffix .png, .jpg or .jpeg, got {path.name!r}")
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality: expected 1 to 100, got {quality}")
+    picture = Image.fromarray(_to_rows("image", image))
+    with atomic_path(path) as temporary:
+        picture.save(temporary, format=kind, **({"quality": quality} if kind == "JPEG" else {}))
+
+
+class VideoWriter:
+    """Write a film frame by frame as H.264 in MP4 (yuv420p, BT.709), atomically.
+
+    Use as a context manager. When the block ends well the film appears at `path`; after an error nothing is left and
+    an older film stays. Odd sizes are padded at the right and bottom by repeating the last column and row.
+
+    Args:
+        path: file to write, suffix .mp4; its folder is made.
+        fps: frames per second.
+        crf: constant rate factor of x264, 0 (lossless) to 51.
+
+    Raises:
+        ValueError: another suffix, frame rate or crf; and at the end of the block, if no frame was written.
+    """
+
+    def __init__(self, path: str | Path, fps: float | Fraction, crf: int = 17) -> None:
+        self.path = Path(path)
+        if self.path.suffix.lower() != ".mp4":
+            raise ValueError(f"path: expected the suffix .mp4, got {self.path.name!r}")
+        if not 0 < fps <= 1000:
+            raise ValueError(f"fps: expected above 0, at most 1000, got {fps}")
+        if not 0 <= crf <= 51:
+            raise ValueError(f"crf: expected 0 to 51, got {crf}")
+        self.frames_written = 0
+        self._rate = Fraction(fps).limit_denominator(1001)
+        self._crf = crf
+        self._container: av.container.OutputContainer | None = None
+        self._size: tuple[int, int] | None = None
+
+    def __enter__(self) -> "VideoWriter":
+        self.frames_written, self._size = 0, None
+        with ExitStack() as stack:
+            temporary = stack.enter_context(atomic_path(self.path))
+            self._container = stack.enter_context(av.open(str(temporary), "w", options={"movflags": "+faststart"}))
+            stack.push(self._finish)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self._stack.__exit__(kind, error, traceback)
+        finally:
+            self._container = None
+
+    def write(self, frame: Tensor) -> None:
+        """Append a frame (3, H, W) in [-1, 1]; all frames must have the size of the first.
+
+        Raises:
+            ValueError: another shape or size, NaN in `frame`, or a writer that is not open.
+        """
+        if self._container is None:
+            raise ValueError("writer: expected to be open (`with VideoWriter(...) as writer`), got a closed one")
+        rows = _to_rows("frame", frame)
+        height, width = rows.shape[:2]
+        if self._size is None:
+            self._start(height, width)
+        if (height, width) != self._size:
+            raise ValueError(f"frame: expected height and width {self._size} as the first frame, got {(height, width)}")
+        rows = np.pad(rows, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        picture = av.VideoFrame.from_ndarray(rows, format="rgb24")
+        picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+        picture.pts, picture.time_base = self.frames_written, 1 / self._rate
+        self._container.mux(self._stream.encode(picture))
+        self.frames_written += 1
+
+    def _start(self, height: int, width: int) -> None:
+        self._size = (height, width)
+        options = {"crf": str(self._crf)}
+        self._stream = self._container.add_stream("libx264", rate=self._rate, options=options)
+        self._stream.width, self._stream.height = width + width % 2, height + height % 2
+        self._stream.pix_fmt = "yuv420p"
+        context = self._stream.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
+        context.color_range = 1  # limited
+
+    def _finish(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            return
+        if not self.frames_written:
+            raise ValueError("frames: expected at least one frame, got none")
+        self._container.mux(self._stream.encode(None))
+
+
+def save_video(path: str | Path, frames: Iterable[Tensor], fps: float | Fraction) -> None:
+    """Save frames (3, H, W) in [-1, 1] as an H.264 film, one at a time, atomically; see `VideoWriter`.
+
+    Raises:
+        ValueError: a suffix other than .mp4, no frames, frames of different sizes, or NaN.
+    """
+    with VideoWriter(path, fps) as writer:
+        for frame in frames:
+            writer.write(frame)
+
+
+def side_by_side(images: Sequence[Tensor]) -> Tensor:
+    """Join pictures (3, H, W) in [-1, 1] from left to right; lower ones are enlarged to the height of the tallest.
+
+    Raises:
+        ValueError: no picture, or another shape.
+    """
+    if not images:
+        raise ValueError("images: expected at least one picture, got none")
+    for image in images:
+        _require_picture("images", image)
+    height = max(image.shape[1] for image in images)
+    return torch.cat([_scale_to_height(image, height) for image in images], dim=2)
+
+
+def image_grid(images: Sequence[Tensor], columns: int, margin: int = 0) -> Tensor:
+    """Lay pictures (3, H, W) in [-1, 1] of one size out in rows of `columns`, on black.
+
+    Args:
+        images: at least one; the last row may stay incomplete.
+        columns: pictures per row; fewer pictures than that make a narrower grid.
+        margin: pixels between pictures and around them.
+
+    Returns:
+        (3, rows (H + margin) + margin, columns (W + margin) + margin).
+
+    Raises:
+        ValueError: no picture, different sizes, columns < 1 or margin < 0.
+    """
+    if not images:
+        raise ValueError("images: expected at least one picture, got none")
+    if columns < 1:
+        raise ValueError(f"columns: expected at least 1, got {columns}")
+    if margin < 0:
+        raise ValueError(f"margin: expected at least 0, got {margin}")
+    _require_picture("images", images[0])
+    channels, height, width = images[0].shape
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    step_y, step_x = height + margin, width + margin
+    grid = images[0].new_full((channels, rows * step_y + margin, columns * step_x + margin), -1)
+    for k, image in enumerate(images):
+        if image.shape != images[0].shape:
+            raise ValueError(f"images: expected one shape {tuple(images[0].shape)}, got {tuple(image.shape)}")
+        top, left = margin + k // columns * step_y, margin + k % columns * step_x
+        grid[:, top : top + height, left : left + width] = image
+    return grid
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits a pixel; Pillow's own conversion would cut them at 255
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("expected 8 or 16 bits a channel, got 32")
+        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    elif image.mode == "F":
+        raise ValueError("expected 8 or 16 bits a channel, got floating point")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
+        return Image.alpha_composite(black, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _scale_to_height(image: Tensor, height: int) -> Tensor:
+    if image.shape[1] == height:
+        return image
+    width = max(1, round(image.shape[2] * height / image.shape[1]))
+    return functional.interpolate(image[None], size=(height, width), mode="bilinear", antialias=True)[0].clamp(-1, 1)
+
+
+def _to_rows(name: str, image: Tensor) -> np.ndarray:
+    _require_picture(name, image)
+    return to_uint8(image.detach()).cpu().permute(1, 2, 0).contiguous().numpy()
+
+
+def _require_picture(name: str, image: Tensor) -> None:
+    if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
+        raise ValueError(f"{name}: expected shape (3, H, W), got {tuple(image.shape)}")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

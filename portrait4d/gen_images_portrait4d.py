@@ -1,0 +1,113 @@
+"""Reenact source portraits with driving portraits: the head of the one, the motion of the other."""
+
+import sys
+from pathlib import Path
+
+import click
+
+EXAMPLES = Path(__file__).parent / "examples"
+
+
+@click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
+@click.option(
+    "--network",
+    type=click.Path(path_type=Path),
+    default="./pretrained_models/portrait4d-v2-vfhq512.pkl",
+    help="Network: .safetensors, or a published .pkl.",
+)
+@click.option(
+    "--srcdir", type=click.Path(path_type=Path), default=EXAMPLES, help="Prepared folder of the source portraits."
+)
+@click.option(
+    "--tardir", type=click.Path(path_type=Path), default=EXAMPLES, help="Prepared folder of the driving portraits."
+)
+@click.option(
+    "--outdir", type=click.Path(path_type=Path), default="experiments/portrait4d-reenacted", help="Where results go."
+)
+@click.option(
+    "--use_neck",
+    "--use-neck",
+    type=bool,
+    default=True,
+    help="Turn the neck before a frontal camera; 0: still neck, moving camera.",
+)
+@click.option(
+    "--use_simplified",
+    "--use-simplified",
+    type=bool,
+    default=False,
+    help="Read bfm2flame_params_simplified instead of flame_optim_params.",
+)
+@click.option("--shape", type=bool, default=False, help="Also write meshes.")
+@click.option(
+    "--shape-res", "shape_res", type=click.IntRange(2, 1024), default=128, help="Grid points per side for meshes."
+)
+@click.option("--shape-level", type=float, default=25.0, help="Raw density of the mesh's surface.")
+@click.option("--shape-format", type=click.Choice(["ply", "obj", "glb"]), default="ply", help="Mesh format.")
+@click.option("--render_size", "--render-size", type=click.IntRange(1, 1024), default=128, help="Rays per side.")
+@click.option(
+    "--chunk", type=click.IntRange(1), default=None, help="Rays rendered at once; default: chosen for the device."
+)
+@click.option(
+    "--fov-deg",
+    type=click.FloatRange(0, 180, True, True),
+    default=None,
+    help="Field of view; default: the driver's intrinsics.",
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to run.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    help="Precision of the networks.",
+)
+@click.option("--seed", type=int, default=0, help="Seed of --random-sampling.")
+@click.option(
+    "--random-sampling", is_flag=True, help="Draw sample positions along rays (default: fixed, free of flicker)."
+)
+@click.option(
+    "--pairs",
+    type=click.Choice(["all", "zip"]),
+    default="all",
+    help="Every source with every driver, or first with first ...",
+)
+@click.option("--grid", is_flag=True, help="Also write one picture of all results.")
+@click.option(
+    "--camera",
+    type=click.Choice(["driver", "frontal", "orbit"]),
+    default="driver",
+    help="Head pose of the driver, upright head, or an orbit.",
+)
+@click.option(
+    "--yaw", "yaw_deg", type=float, default=30.0, help="Orbit: degrees to the side (amplitude over several views)."
+)
+@click.option("--pitch", "pitch_deg", type=float, default=0.0, help="Orbit: degrees up (amplitude over several views).")
+@click.option("--orbit-frames", type=click.IntRange(1), default=1, help="Orbit: views of each driving portrait.")
+@click.option("--video", is_flag=True, help="Also write an mp4 of each source's results in order.")
+@click.option("--fps", type=click.FloatRange(1, 240), default=25.0, help="Frames per second of --video.")
+@click.option(
+    "--source-cache/--no-source-cache", default=True, help="Encode each source once, or again for every frame."
+)
+@click.option("--resume", is_flag=True, help="Keep results that are there already.")
+def main(**options: object) -> None:
+    """Reenact source portraits with driving portraits.
+
+    Reads prepared folders (align_images, 3dldmks_align, flame_optim_params, ...) and writes source | result | driver
+    strips, single frames and results.jsonl; meshes, films and a grid on request.
+    """
+    from portrait4d.config.experiments import ReenactConfig
+    from portrait4d.files.errors import UserError
+    from portrait4d.inference.reenact_job import run_reenactment
+
+    config = ReenactConfig(**options)
+    try:
+        report = run_reenactment(config)
+    except UserError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(report.summary(config.outdir))
+    if report.failures:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""Reenactment of whole folders: pairs, files, progress, and what could not be done.
+
+<outdir>/<source>/%05d.jpg        source | result | driver, numbered by driving portrait (and orbit view)
+<outdir>/<source>/frames/%05d.png the result alone
+<outdir>/<source>/shapes/%05d.ply meshes (shape)
+<outdir>/<source>.mp4             the results in order (video)
+<outdir>/grid.jpg                 sources down, driving portraits across (grid)
+<outdir>/results.jsonl            one line for each result or failure
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from portrait4d.config.experiments import ReenactConfig
+from portrait4d.data.image_io import image_grid, load_image, save_image, save_video, side_by_side
+from portrait4d.data.portrait_folder import PortraitFolder, PreparedPortrait
+from portrait4d.files.atomic import atomic_path
+from portrait4d.files.errors import UserError
+from portrait4d.inference.reenact import Frame, Reenactor
+from portrait4d.models.outputs import SourceFeatures
+from portrait4d.rendering.marching_cubes import Surface
+
+_GRID_CELL = 192
+
+
+@dataclass(frozen=True)
+class Task:
+    """One result to make: numbered `index` in its source's folder, view `step` of the source's `steps`."""
+
+    driver: PreparedPortrait
+    driver_index: int
+    index: int
+    steps: int
+
+
+@dataclass
+class Report:
+    """What a job did: results written, seconds spent rendering them, failures by file."""
+
+    written: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def run_reenactment(config: ReenactConfig) -> Report:
+    """Reenact every pair, go on past bad items, and say at the end which those were.
+
+    Raises:
+        UserError: if nothing can be done at all: no network, no portraits, no device.
+    """
+    sources, drivers = PortraitFolder(config.srcdir).items(), PortraitFolder(config.tardir).items()
+    if config.pairs == "zip" and len(sources) != len(drivers):
+        raise UserError(f"--pairs zip: expected equally many portraits, got {len(sources)} and {len(drivers)}")
+    reenactor = Reenactor(config)
+    if reenactor.needs_motion_encoder(sources + drivers):
+        reenactor.load_motion_encoder()
+    return _Job(config, reenactor, sources, drivers).run()
+
+
+class _Job:
+    def __init__(
+        self,
+        config: ReenactConfig,
+        reenactor: Reenactor,
+        sources: list[PreparedPortrait],
+        drivers: list[PreparedPortrait],
+    ) -> None:
+        self.config = config
+        self.reenactor = reenactor
+        self.sources = sources
+        self.drivers = drivers
+        self.report = Report()
+
+    def run(self) -> Report:
+        total = sum(len(list(self._tasks(number))) for number in range(len(self.sources)))
+        with tqdm(total=total, unit="frame", smoothing=0.05) as progress:
+            for number, portrait in enumerate(self.sources):
+                progress.set_description(portrait.stem[:24])
+                self._run_source(number, portrait, progress)
+        if self.config.grid:
+            self._write_grid()
+        return self.report
+
+    def _tasks(self, source_number: int) -> Iterator[Task]:
+        """Yield the results of one source in the order of the driving frames, orbit views innermost."""
+        config = self.config
+        numbers = range(len(self.drivers)) if config.pairs == "all" else [source_number]
+        views = config.orbit_frames if config.camera == "orbit" else 1
+        for place, number in enumerate(numbers):
+            for view in range(views):
+                index = place * views + view if views > 1 else number
+                yield Task(self.drivers[number], number, index, len(numbers) * views)
+
+    def _run_source(self, number: int, portrait: PreparedPortrait, progress: tqdm) -> None:
+        tasks = [task for task in self._tasks(number) if not self._is_done(portrait, task)]
+        skipped = len(list(self._tasks(number))) - len(tasks)
+        self.report.skipped += skipped
+        progress.update(skipped)
+        source = self._load(portrait) if tasks else None
+        if source is not None:
+            self._render_tasks(number, portrait, source, tasks, progress)
+        elif tasks:
+            progress.update(len(tasks))
+        if self.config.video:
+            self._write_video(portrait)
+
+    def _load(self, portrait: PreparedPortrait) -> Frame | None:
+        """Load a portrait; note a failure once and give None for it from then on."""
+        key = str(portrait.image_path)
+        if key in self.report.failures:
+            return None
+        try:
+            return self.reenactor.load_frame(portrait)
+        except UserError as error:
+            self._fail(key, error)
+            return None
+
+    def _fail(self, key: str, error: UserError) -> None:
+        self.report.failures[key] = str(error)
+        tqdm.write(f"skipped: {error}")
+        self._log({"failed": key, "error": str(error)})
+
+    def _render_tasks(
+        self, number: int, portrait: PreparedPortrait, source: Frame, tasks: list[Task], progress: tqdm
+    ) -> None:
+        features = self.reenactor.encode_source(source) if self.config.source_cache else None
+        loaded: tuple[int, Frame | None] = (-1, None)
+        for task in tasks:
+            if loaded[0] != task.driver_index:
+                loaded = (task.driver_index, self._load(task.driver))
+            if loaded[1] is not None:
+                self._render_task(number, portrait, source, features, task, loaded[1])
+            progress.update(1)
+
+    def _render_task(
+        self,
+        number: int,
+        portrait: PreparedPortrait,
+        source: Frame,
+        features: SourceFeatures | None,
+        task: Task,
+        driver: Frame,
+    ) -> None:
+        started = time.perf_counter()
+        view = self.reenactor.view(driver, task.index, task.steps)
+        features = features or self.reenactor.encode_source(source)
+        render = self.reenactor.render(source, features, driver, view, self.reenactor.jitter(number, task.index))
+        result = render.image_sr[0].float().cpu()
+        seconds = time.perf_counter() - started
+        strip, frame = self._paths(portrait, task)
+        save_image(frame, result)
+        save_image(strip, side_by_side([source.image[0].cpu(), result, driver.image[0].cpu()]))
+        self.report.written += 1
+        self.report.seconds += seconds
+        self._log(
+            {
+                "source": portrait.stem,
+                "driver": task.driver.stem,
+                "index": task.index,
+                "strip": str(strip.relative_to(self.config.outdir)),
+                "seconds": round(seconds, 4),
+            }
+        )
+        if self.config.shape:
+            try:
+                surface = self.reenactor.surface(source, render, view)
+                write_mesh(self._mesh_path(portrait, task), surface)
+            except UserError as error:
+                self._fail(str(self._mesh_path(portrait, task)), error)
+
+    def _paths(self, portrait: PreparedPortrait, task: Task) -> tuple[Path, Path]:
+        folder = self.config.outdir / portrait.stem
+        return folder / f"{task.index:05d}.jpg", folder / "frames" / f"{task.index:05d}.png"
+
+    def _mesh_path(self, portrait: PreparedPortrait, task: Task) -> Path:
+        return self.config.outdir / portrait.stem / "shapes" / f"{task.index:05d}.{self.config.shape_format}"
+
+    def _is_done(self, portrait: PreparedPortrait, task: Task) -> bool:
+        wanted = list(self._paths(portrait, task))
+        if self.config.shape:
+            wanted.append(self._mesh_path(portrait, task))
+        return self.config.resume and all(path.exists() for path in wanted)
+
+    def _log(self, entry: dict) -> None:
+        self.config.outdir.mkdir(parents=True, exist_ok=True)
+        with (self.config.outdir / "results.jsonl").open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def _frames(self, portrait: PreparedPortrait, number: int) -> Iterator[Path]:
+        for task in self._tasks(number):
+            path = self._paths(portrait, task)[1]
+            if path.exists():
+                yield path
+
+    def _write_video(self, portrait: PreparedPortrait) -> None:
+        paths = list(self._frames(portrait, self.sources.index(portrait)))
+        if paths:
+            save_video(self.config.outdir / f"{portrait.stem}.mp4", map(load_image, paths), self.config.fps)
+
+    def _write_grid(self) -> None:
+        """Write drivers across, sources down, results between; what failed stays black."""
+        columns = list(self._tasks(0)) if self.config.pairs == "all" else []
+        if not columns:
+            cells = [self._cell(path) for n, s in enumerate(self.sources) for path in self._frames(s, n)]
+            if cells:
+                save_image(
+                    self.config.outdir / "grid.jpg", image_grid(cells, max(1, round(len(cells) ** 0.5)), margin=2)
+                )
+            return
+        black = torch.full((3, _GRID_CELL, _GRID_CELL), -1.0)
+        cells = [black, *(self._cell(task.driver.image_path) for task in columns)]
+        for number, portrait in enumerate(self.sources):
+            cells.append(self._cell(portrait.image_path))
+            paths = (self._paths(portrait, task)[1] for task in self._tasks(number))
+            cells += [self._cell(path) if path.exists() else black for path in paths]
+        save_image(self.config.outdir / "grid.jpg", image_grid(cells, len(columns) + 1, margin=2))
+
+    def _cell(self, path: Path) -> Tensor:
+        try:
+            image = load_image(path)
+        except UserError:
+            return torch.full((3, _GRID_CELL, _GRID_CELL), -1.0)
+        size = (_GRID_CELL, _GRID_CELL)
+        return functional.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
+
+
+def write_mesh(path: Path, surface: Surface) -> None:
+    """Write a mesh atomically; the suffix (.ply, .obj, .glb) chooses the format."""
+    import trimesh
+
+    mesh = trimesh.Trimesh(surface.vertices, surface.faces, process=False)
+    with atomic_path(path) as temporary:
+        mesh.export(temporary)

@@ -1,0 +1,62 @@
+"""Typed outputs of the networks."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from portrait4d.rendering.volume_renderer import RenderedRays
+
+
+@dataclass(frozen=True)
+class SourceFeatures:
+    """What a reconstructor knows of a source portrait; none of it depends on the driving frame.
+
+    Attributes:
+        tokens: (B, N, C) canonicalised tokens, N = (S / 16) ** 2.
+        detail: folded detail features, see `PlaneGenerator.fold_detail`.
+        background: (B, F, S, S) background features in (0, 1).
+    """
+
+    tokens: Tensor
+    detail: Tensor
+    background: Tensor
+
+
+@dataclass(frozen=True)
+class HeadRender:
+    """A rendered head. Pictures are nominally in [-1, 1] and not clamped; R is the ray grid, S the picture size.
+
+    Attributes:
+        image_sr: (B, 3, S, S) super-resolved picture.
+        features: (B, F, R, R) head over background.
+        features_without_background: (B, F, R, R) head over black (-1).
+        background: (B, F, R, R) in [-1, 1].
+        depth: (B, 1, R, R) distance along the ray, world units.
+        transmittance: (B, 1, R, R) in [0, 1]; 1 where the head is not.
+        planes: (B, 3, F, H, W) the tri-planes it was rendered from.
+        rays: per-ray results with sample distances and weights, for losses.
+    """
+
+    image_sr: Tensor
+    features: Tensor
+    features_without_background: Tensor
+    background: Tensor
+    depth: Tensor
+    transmittance: Tensor
+    planes: Tensor
+    rays: RenderedRays
+
+    @property
+    def image(self) -> Tensor:
+        """The raw picture (B, 3, R, R): the first three feature channels."""
+        return self.features[:, :3]
+
+    @property
+    def image_without_background(self) -> Tensor:
+        """The raw picture over black (B, 3, R, R)."""
+        return self.features_without_background[:, :3]
+
+    @property
+    def mask(self) -> Tensor:
+        """Head mask (B, 1, R, R) in [-1, 1], 1 inside the head."""
+        return 2 * (1 - self.transmittance) - 1

@@ -1,0 +1,43 @@
+"""Packaging of Portrait4D: three packages, their scripts as console entry points, optional extras."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "portrait4d/__init__.py").read_text())[1]
+
+setup(
+    name="portrait4d",
+    version=VERSION,
+    description="One portrait photo to an animatable 4D head",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["portrait4d", "portrait4d.*", "data_preprocess*", "generate_lmdb*"]),
+    package_data={"portrait4d": ["examples/*.csv", "examples/*/*.png", "examples/*/*.jpg", "examples/*/*.npy"]},
+    install_requires=[
+        "torch>=2.6",
+        "numpy",
+        "scipy",
+        "pyyaml",
+        "pydantic>=2",
+        "click>=8",
+        "tqdm",
+        "Pillow",
+        "av",
+        "trimesh",
+        "scikit-image",
+        "safetensors",
+    ],
+    extras_require={"test": ["pytest", "pytest-timeout", "ruff", "build"]},
+    entry_points={
+        "console_scripts": [
+            "portrait4d-reenact=portrait4d.gen_images_portrait4d:main",
+            "portrait4d-convert-network=portrait4d.convert_network:main",
+        ]
+    },
+)
