@@ -18,7 +18,7 @@ $(STAMP): requirements.txt setup.py pyproject.toml
 	touch $@
 
 demo: setup
-	$(BIN)/python -m portrait4d.inference.demo --outdir demo
+	$(BIN)/python -m portrait4d.demo --outdir demo
 
 test: check
 	$(BIN)/python -m pytest

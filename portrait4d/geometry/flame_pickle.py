@@ -14,7 +14,7 @@ from portrait4d.files.pickle_arrays import PickleRefusedError, ReadBudget
 from portrait4d.files.safe_pickle import NUMPY_RULES, Record, read_pickle
 
 _RULES = NUMPY_RULES.extended({}, prefixes=("chumpy.", "scipy.sparse."))
-_MAX_BYTES = 2 * 2**30
+_MAX_BYTES = 2**30
 _MAX_DEPTH = 32
 _ITEM_BYTES = 16  # the widest element
 

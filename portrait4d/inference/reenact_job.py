@@ -50,6 +50,18 @@ class Report:
     seconds: float = 0.0
     failures: dict[str, str] = field(default_factory=dict)
 
+    def summary(self, outdir: Path) -> str:
+        """Return a few lines for the terminal."""
+        lines = [f"{self.written} results in {outdir}"]
+        if self.written:
+            lines[0] += f", {self.seconds / self.written:.3g} s per frame"
+        if self.skipped:
+            lines[0] += f"; {self.skipped} were there already"
+        if self.failures:
+            lines.append(f"{len(self.failures)} could not be done:")
+            lines += [f"  {error}" for error in self.failures.values()]
+        return "\n".join(lines)
+
 
 def run_reenactment(config: ReenactConfig) -> Report:
     """Reenact every pair, go on past bad items, and say at the end which those were.

@@ -88,7 +88,7 @@ def modulated_conv2d(
     Args:
         x: (B, I, H, W); its type is that of the computation.
         weight: (O, I, k, k), k odd (3 if `up` is 2).
-        styles: (B, I).
+        styles: (B, I), or (1, I) for all samples.
         up: 1, or 2 for a transposed convolution followed by the low-pass `kernel`.
         kernel: FIR kernel of `build_filter`, needed if `up` is 2.
         demodulate: see `modulate_weight`.
@@ -98,10 +98,12 @@ def modulated_conv2d(
         (B, O, H * up, W * up).
 
     Raises:
-        ValueError: if `up` is not 1 or 2, or 2 without a `kernel`.
+        ValueError: if `up` is not 1 or 2, or 2 without a `kernel`; on another batch of styles.
     """
     if up not in (1, 2) or (up == 2 and kernel is None):
         raise ValueError(f"up: expected 1, or 2 with a kernel, got {up}")
+    if styles.shape[0] not in (1, x.shape[0]):
+        raise ValueError(f"styles: expected a batch of 1 or {x.shape[0]}, got {styles.shape[0]}")
     if x.shape[0] == 1:
         y = _resampling_conv(x, modulate_weight(weight, styles, demodulate)[0].to(x.dtype), up, kernel)
     else:

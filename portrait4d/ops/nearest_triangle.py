@@ -42,7 +42,9 @@ def nearest_triangle(points: Tensor, triangles: Tensor) -> NearestTriangle:
     if triangles.ndim != 4 or triangles.shape[2:] != (3, 3) or triangles.shape[1] < 1:
         raise ValueError(f"triangles: expected shape (B, T >= 1, 3, 3), got {tuple(triangles.shape)}")
     if points.shape[0] != triangles.shape[0]:
-        raise ValueError(f"points and triangles: expected one batch size, got {points.shape[0]} and {triangles.shape[0]}")
+        raise ValueError(
+            f"points and triangles: expected one batch size, got {points.shape[0]} and {triangles.shape[0]}"
+        )
     if points.dtype != torch.float32 or triangles.dtype != torch.float32:
         raise ValueError(f"points and triangles: expected float32, got {points.dtype} and {triangles.dtype}")
     with torch.no_grad():

@@ -1,5 +1,6 @@
 """StyleGAN2 layers: conformance values, modulation in both forms, noise, blocks, gradients."""
 
+import functools
 import math
 
 import pytest
@@ -80,6 +81,14 @@ def test_doubling_needs_a_kernel():
         modulated_conv2d(torch.zeros(1, 2, 4, 4), torch.zeros(3, 2, 3, 3), torch.ones(1, 2), up=2)
 
 
+def test_one_style_serves_a_batch_but_two_styles_no_single_sample():
+    x, weight, styles = wave(3, 4, 5, 6), wave(2, 4, 3, 3), wave(1, 4, frequency=0.8)
+    expected = modulated_conv2d(x, weight, styles.expand(3, -1))
+    torch.testing.assert_close(modulated_conv2d(x, weight, styles), expected)
+    with pytest.raises(ValueError, match="styles: expected a batch of 1 or 3, got 2"):
+        modulated_conv2d(x, weight, styles.expand(2, -1))
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 3e-2), (torch.float16, 4e-3)])
 @pytest.mark.parametrize("batch", [1, 2])
 def test_half_types_neither_overflow_nor_drift(dtype, tolerance, batch):
@@ -95,7 +104,8 @@ def test_half_types_neither_overflow_nor_drift(dtype, tolerance, batch):
 def test_modulated_convolution_derivatives(batch, up):
     inputs = (wave(batch, 2, 3, 3), wave(2, 2, 3, 3, frequency=0.6), wave(batch, 2, frequency=0.8))
     inputs = tuple(tensor.double().requires_grad_() for tensor in inputs)
-    assert torch.autograd.gradcheck(lambda *a: modulated_conv2d(*a, up=up, kernel=build_filter().double()), inputs)
+    convolve = functools.partial(modulated_conv2d, up=up, kernel=build_filter())
+    assert torch.autograd.gradcheck(convolve, inputs, fast_mode=True)
 
 
 def test_noise_is_added_before_the_bias():

