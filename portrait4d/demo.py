@@ -9,7 +9,7 @@ import click
 @click.option("--outdir", type=click.Path(path_type=Path), default="demo", help="Where inputs and results go.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to run.")
 def main(outdir: Path, device: str) -> None:
-    """Reenact the bundled examples with a small seeded network that has NOT been trained, and say where the pictures are."""
+    """Reenact the bundled examples with a small seeded network that is NOT trained; say where the pictures are."""
     from portrait4d.config.experiments import ReenactConfig
     from portrait4d.inference.demo import EXAMPLES, write_driving_folder, write_untrained_network
     from portrait4d.inference.reenact_job import run_reenactment

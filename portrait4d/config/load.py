@@ -1,4 +1,4 @@
-"""YAML and plain dictionaries to configuration dataclasses: unknown keys, wrong types and ranges fail by dotted path."""
+"""YAML and plain dictionaries to configuration dataclasses: unknown keys, wrong types, ranges fail by dotted path."""
 
 import json
 from collections.abc import Sequence

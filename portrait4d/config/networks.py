@@ -1,4 +1,4 @@
-"""Sizes of every network. The defaults are the published 512-pixel models; smaller ones are other numbers, same classes.
+"""Sizes of every network. Defaults are the published 512-pixel models; smaller ones are other numbers, same classes.
 
 A reconstructor at image size S works on these grids: global features S/8, tokens S/16, canonical and detail features
 and tri-planes S/2, planes' tokens S/4, rays `render_resolution`, super-resolved picture S.
@@ -92,7 +92,7 @@ class VolumeConfig:
 
 @dataclass(frozen=True)
 class HeadPoseConfig:
-    """Head-pose deformation field: grid sizes, the squared distance up to which the fine grid rules, and its fall-off."""
+    """Head-pose deformation field: grid sizes, the squared distance up to which the fine grid rules, its fall-off."""
 
     fine_resolution: int = 24
     coarse_resolution: int = 8

@@ -241,13 +241,13 @@ def _then_settle(code: bytes) -> Callable[[PickleMachine], None]:
     """Return the handler of a memo look-up that gives the finished array instead of its first, empty stage."""
     look_up = pickle._Unpickler.dispatch[code[0]]
 
-    def handler(machine: PickleMachine) -> None:
+    def _handler(machine: PickleMachine) -> None:
         look_up(machine)
         value = machine.stack[-1]
         if type(value) is PendingArray and value.result is not None:
             machine.stack[-1] = value.result
 
-    return handler
+    return _handler
 
 
 _INHERITED = (

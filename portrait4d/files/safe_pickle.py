@@ -140,14 +140,14 @@ def _call_dict(budget: ReadBudget, args: tuple) -> dict:
 
 
 def _call_set(kind: type) -> Callable[[ReadBudget, tuple], object]:
-    def call(budget: ReadBudget, args: tuple) -> object:
+    def _call(budget: ReadBudget, args: tuple) -> object:
         values = args[0] if args else []
         if type(values) not in (list, tuple):
             raise PickleRefusedError("it makes a set of something other than a list")
         budget.claim_bytes(128 * len(values))
         return kind(require_scalar(value) for value in values)
 
-    return call
+    return _call
 
 
 def _call_slice(budget: ReadBudget, args: tuple) -> slice:

@@ -1,8 +1,8 @@
 """Deformation fields: from points around the posed head to points of the canonical space the tri-planes live in.
 
-The head-pose field undoes the neck's rotation (`deformation.md` sections 2 to 4). It is stored as two small grids over the
-tri-plane cube, a fine one near the surface and a smoothed coarse one away from it. The grids depend on head parameters
-only, so they are built once per frame and serve both passes of the volume renderer.
+The head-pose field undoes the neck's rotation (`deformation.md` sections 2 to 4). It is stored as two small grids over
+the tri-plane cube, a fine one near the surface and a smoothed coarse one away from it. The grids depend on head
+parameters only, so they are built once per frame and serve both passes of the volume renderer.
 """
 
 from dataclasses import dataclass
@@ -84,7 +84,7 @@ def surface_offsets(points: Tensor, posed: Tensor, canonical: Tensor) -> tuple[T
 
 
 def grid_axis(resolution: int, box_warp: float, device: torch.device | str = "cpu") -> Tensor:
-    """Return the cell centres (resolution,) of a cube's axis, box * ((i + 1/2) / r - 1/2), rounded as in the reference."""
+    """Return the cell centres (resolution,) of an axis, box * ((i + 1/2) / r - 1/2), rounded as in the reference."""
     index = torch.arange(resolution, dtype=torch.float32, device=device)
     return (index * (1 / resolution) + 0.5 / resolution - 0.5) * box_warp
 

@@ -136,19 +136,20 @@ class _Table:
 
     def floats(self, key: str, *shape: int | None) -> np.ndarray:
         """Return float32 values of a shape (None: any size); they are finite."""
-        array = self._take(key, shape, "fiu")
+        array = self.take(key, shape, "fiu")
         if not np.isfinite(array).all():
             raise InputFileError(self.path, f"{key}: expected finite numbers")
         return np.array(array, np.float32, order="C")
 
     def indices(self, key: str, limit: int, *shape: int | None) -> np.ndarray:
         """Return int64 values in 0 .. limit - 1 of a shape (None: any size)."""
-        array = np.array(self._take(key, shape, "iu"), np.int64, order="C")
+        array = np.array(self.take(key, shape, "iu"), np.int64, order="C")
         if array.size == 0 or array.min() < 0 or array.max() >= limit:
             raise InputFileError(self.path, f"{key}: expected indices from 0 to {limit - 1}, at least one")
         return array
 
-    def _take(self, key: str, shape: tuple[int | None, ...], kinds: str) -> np.ndarray:
+    def take(self, key: str, shape: tuple[int | None, ...], kinds: str) -> np.ndarray:
+        """Return the stored array of a shape (None: any size) whose dtype kind is one of `kinds`."""
         if type(self.content) is not dict or key not in self.content:
             raise InputFileError(self.path, f"has no entry '{key}'")
         value = self.content[key]
@@ -166,7 +167,7 @@ def _load_model(path: Path) -> dict[str, np.ndarray]:
     table = _Table(path, read_flame_pickle(path, keys))
     template = table.floats("v_template", None, 3)
     count = len(template)
-    tree = table._take("kintree_table", (2, JOINTS), "iu")
+    tree = table.take("kintree_table", (2, JOINTS), "iu")
     parents = tree[0].astype(np.int64)
     parents[0] = -1
     if any(not 0 <= parents[joint] < joint for joint in range(1, JOINTS)):

@@ -1,4 +1,4 @@
-"""Inputs and network of the demonstration: painted heads, a stored head-pose sequence, a seeded network without training."""
+"""Inputs and network of the demonstration: painted heads, a stored head-pose sequence, a seeded untrained network."""
 
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def write_painted_portrait(folder: Path, stem: str, look: Look, params: HeadPara
 
 
 def _write_portrait(folder: Path, stem: str, picture: torch.Tensor, params: HeadParams) -> None:
-    """Write a picture seen by the frontal camera and its label, whose camera sees the head upright (`head_params.py`)."""
+    """Write a picture seen by the frontal camera, and its label, whose camera sees the head upright."""
     save_image(folder / ALIGNED_IMAGES / f"{stem}.jpg", picture, quality=90)
     turn_back = torch.eye(4)
     turn_back[:3, :3] = axis_angle_to_matrix(params.pose[0, :3]).T
@@ -66,7 +66,7 @@ def _frontal_cam2world() -> torch.Tensor:
 
 
 def write_examples(folder: Path = EXAMPLES) -> None:
-    """Write the bundled examples: NASA's public-domain portrait of an astronaut (a sample of scikit-image), two painted heads."""
+    """Write the bundled examples: an astronaut (NASA, public domain, from scikit-image) and two painted heads."""
     from skimage.data import astronaut
 
     photo = torch.from_numpy(astronaut()).permute(2, 0, 1)[None] / 127.5 - 1

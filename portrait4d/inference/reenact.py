@@ -21,6 +21,7 @@ from portrait4d.models.checkpoints import load_reconstructor
 from portrait4d.models.outputs import HeadRender, SourceFeatures
 from portrait4d.models.pretrained.motion_encoder import MotionEncoder, load_motion_encoder
 from portrait4d.models.reconstructor import RenderOptions
+from portrait4d.ops.backend import keep_freed_memory
 from portrait4d.rendering.marching_cubes import Surface, extract_surface
 from portrait4d.rendering.ray_sampling import Jitter, sample_jitter
 from portrait4d.synthetic_heads.ellipsoid_head import build_open_head
@@ -58,13 +59,15 @@ class Reenactor:
         """
         self.config = config
         self.device = pick_device(config.device)
-        self.network = load_reconstructor(config.network, build_open_head).to(self.device)
+        network = load_reconstructor(config.network, build_open_head)
+        self.network = network.to(self.device, memory_format=torch.channels_last)
         self.dtype = getattr(torch, config.dtype)
         self._motion_encoder: MotionEncoder | None = None
-        with torch.no_grad(), self._precision():
-            folded = self.network.super_resolution.fold(self.network.average_style)
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        folded = self.network.super_resolution.fold(self.network.average_style, self.dtype)
         chunk = config.chunk or (_CPU_RAYS_PER_CHUNK if self.device.type == "cpu" else None)
-        self._options = RenderOptions(resolution=config.render_size, chunk=chunk, super_resolution=folded)
+        self.options = RenderOptions(resolution=config.render_size, chunk=chunk, super_resolution=folded)
 
     def needs_motion_encoder(self, portraits: list[PreparedPortrait]) -> bool:
         """Tell whether motion must be embedded from pictures for some portrait."""
@@ -107,7 +110,7 @@ class Reenactor:
     @torch.inference_mode()
     def encode_source(self, frame: Frame) -> SourceFeatures:
         """Compute what depends on the source alone."""
-        with self._precision():
+        with self.precision():
             return self.network.encode_source(frame.image, frame.motion)
 
     @torch.inference_mode()
@@ -116,12 +119,12 @@ class Reenactor:
     ) -> HeadRender:
         """Render the source with the driver's motion, seen from a view."""
         params = view.params.with_shape(source.params.shape)
-        with self._precision():
-            options = replace(self._options, jitter=jitter)
+        with self.precision():
+            options = replace(self.options, jitter=jitter)
             return self.network(features, driver.motion, params, view.camera, options)
 
     def view(self, driver: Frame, step: int = 0, steps: int = 1) -> View:
-        """Choose camera and neck for a driving frame (`flame-fitting.md` section 7); `step` of `steps` moves an orbit."""
+        """Choose camera and neck for a driving frame (`flame-fitting.md` 7); `step` of `steps` moves an orbit."""
         config = self.config
         cam2world, intrinsics = split_camera(driver.camera)
         if config.fov_deg is not None:
@@ -162,7 +165,8 @@ class Reenactor:
         except ValueError as error:
             raise UserError(f"no mesh: {error}; choose another --shape-level") from None
 
-    def _precision(self) -> torch.autocast:
+    def precision(self) -> torch.autocast:
+        """Return the context in which networks run: automatic casting to the configured type."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
 

@@ -15,6 +15,7 @@ from portrait4d.models.transformer_blocks import (
     is_motionless,
     picture_from_tokens,
 )
+from portrait4d.ops.dense import Conv3x3
 
 _LEAKY_SLOPE = 0.01
 
@@ -55,12 +56,12 @@ class CanonicalEncoder(nn.Module):
         self.motion_blocks = _build_blocks(sizes, sizes.motion_blocks)
         self.upsampler = nn.Sequential(
             nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
-            nn.Conv2d(dim // 4, sizes.conv_channels, 3, padding=1),
+            Conv3x3(dim // 4, sizes.conv_channels),
             nn.ReLU(inplace=True),
             nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
-            nn.Conv2d(sizes.conv_channels, sizes.conv_channels, 3, padding=1),
+            Conv3x3(sizes.conv_channels, sizes.conv_channels),
             nn.ReLU(inplace=True),
-            nn.Conv2d(sizes.conv_channels, config.plane_channels, 3, padding=1),
+            Conv3x3(sizes.conv_channels, config.plane_channels),
         )
         self.apply(initialise_weights)
 

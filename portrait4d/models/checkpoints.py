@@ -1,6 +1,6 @@
 """Checkpoints: one .safetensors file with the network's configuration as JSON in its metadata, loaded strictly.
 
-A licensed head model travels inside (names `head.*`). An open head is named with version and SHA-256 and rebuilt on load.
+A licensed head model travels inside (names `head.*`). An open head is named with version and SHA-256 and rebuilt.
 Published .pkl networks are read by the allow-list reader and renamed; they load wherever a .safetensors file does.
 """
 
@@ -36,7 +36,7 @@ RECONSTRUCTOR_CLASS = "TriPlaneReconstructorNeutralize"
 
 
 def save_reconstructor(path: str | Path, network: Reconstructor) -> None:
-    """Write a reconstructor atomically. The buffers of an open head are left out; its name, version and hash stand in."""
+    """Write a reconstructor atomically. Instead of an open head's buffers its name, version and hash are written."""
     open_head = network.head.open_head
     tensors = {
         name: tensor.detach().cpu().contiguous()

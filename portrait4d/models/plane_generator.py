@@ -6,6 +6,7 @@ from torch import nn
 
 from portrait4d.config.networks import ReconstructorConfig
 from portrait4d.models.transformer_blocks import Block, PatchEmbedding, initialise_weights, picture_from_tokens
+from portrait4d.ops.dense import Conv3x3, convolve3x3
 
 _LEAKY_SLOPE = 0.01
 
@@ -22,19 +23,19 @@ class PlaneGenerator(nn.Module):
         sizes, plane_channels = config.plane_generator, config.plane_channels
         first, second = sizes.conv_channels
         self.plane_channels = plane_channels
-        self.input_conv = nn.Conv2d(2 * plane_channels, first, 3, padding=1)
-        self.embedding_conv = nn.Conv2d(first, second, 3, padding=1)
+        self.input_conv = Conv3x3(2 * plane_channels, first)
+        self.embedding_conv = Conv3x3(first, second)
         self.patch_embedding = PatchEmbedding(second, sizes.token_dim)
         self.block = Block(sizes.token_dim, sizes.heads, sizes.mlp_ratio, sizes.key_reduction)
         self.fusion = nn.Sequential(
-            nn.Conv2d(sizes.token_dim // 4 + plane_channels, first, 3, padding=1),
+            Conv3x3(sizes.token_dim // 4 + plane_channels, first),
             nn.LeakyReLU(_LEAKY_SLOPE, inplace=True),
-            nn.Conv2d(first, second, 3, padding=1),
+            Conv3x3(first, second),
             nn.LeakyReLU(_LEAKY_SLOPE, inplace=True),
-            nn.Conv2d(second, second, 3, padding=1),
+            Conv3x3(second, second),
             nn.LeakyReLU(_LEAKY_SLOPE, inplace=True),
         )
-        self.output_conv = nn.Conv2d(second, plane_channels, 3, padding=1)
+        self.output_conv = Conv3x3(second, plane_channels)
         self.apply(initialise_weights)
         nn.init.normal_(self.output_conv.weight, std=0.15)
 
@@ -43,7 +44,7 @@ class PlaneGenerator(nn.Module):
 
         The result (B, conv_channels[0], h, h) is for `forward`.
         """
-        return F.conv2d(detail, self.input_conv.weight[:, self.plane_channels :], self.input_conv.bias, padding=1)
+        return convolve3x3(detail, self.input_conv.weight[:, self.plane_channels :], self.input_conv.bias)
 
     def forward(self, canonical: torch.Tensor, folded_detail: torch.Tensor) -> torch.Tensor:
         """Return raw planes (B, plane_channels, h, h), unbounded; plane p, feature f is channel p · features + f.
@@ -54,7 +55,7 @@ class PlaneGenerator(nn.Module):
         """
         if canonical.shape[-1] % 4 or canonical.shape[-2] % 4:
             raise ValueError(f"canonical: expected sides that are multiples of 4, got {tuple(canonical.shape[-2:])}")
-        x = F.conv2d(canonical, self.input_conv.weight[:, : self.plane_channels], padding=1).add_(folded_detail)
+        x = convolve3x3(canonical, self.input_conv.weight[:, : self.plane_channels]).add_(folded_detail)
         x = F.leaky_relu(x, _LEAKY_SLOPE, inplace=True)
         x = F.leaky_relu(self.embedding_conv(x), _LEAKY_SLOPE, inplace=True)
         tokens, grid = self.patch_embedding(x)

@@ -166,6 +166,6 @@ class Reconstructor(nn.Module):
         camera: Tensor,
         options: RenderOptions | None = None,
     ) -> HeadRender:
-        """Drive and render an encoded source: motion (B, D), head parameters and cameras (B, 25) of the driving frames."""
+        """Drive and render an encoded source by the motion (B, D), head parameters and cameras (B, 25) of frames."""
         planes = self.generate_planes(source, motion)
         return self.render(planes, source.background, camera, self.head_pose_field(params), options)

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from portrait4d.ops.dense import Linear
+
 Grid = tuple[int, int]
 """Rows and columns of a token grid; their product is the number of tokens."""
 
@@ -74,9 +76,9 @@ class CrossAttention(nn.Module):
         if dim % heads != 0:
             raise ValueError(f"dim: expected a multiple of {heads} heads, got {dim}")
         self.heads = heads
-        self.query = nn.Linear(dim, dim)
-        self.key_value = nn.Linear(dim, 2 * dim)
-        self.output = nn.Linear(dim, dim)
+        self.query = Linear(dim, dim)
+        self.key_value = Linear(dim, 2 * dim)
+        self.output = Linear(dim, dim)
 
     def forward(self, tokens: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """Return (B, N, dim) of tokens (B, N, dim) and a context (B, M, dim)."""
@@ -116,9 +118,9 @@ class MixMLP(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.widen = nn.Linear(dim, hidden)
+        self.widen = Linear(dim, hidden)
         self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
-        self.narrow = nn.Linear(hidden, dim)
+        self.narrow = Linear(hidden, dim)
 
     def forward(self, tokens: torch.Tensor, grid: Grid) -> torch.Tensor:
         """Return (B, N, dim) of tokens (B, N, dim) on `grid`."""

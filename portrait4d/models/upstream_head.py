@@ -55,7 +55,7 @@ DERIVED = {
     "flame_model.jaw_limits",
     "flame_model.eye_limits",
 }
-"""Published names that hold nothing new: sub-meshes and limits that follow from the rest, and tables no network uses."""
+"""Published names that hold nothing new: sub-meshes and limits that follow from the rest, tables no network uses."""
 
 FACE_ONLY = "canonical_shape_face_only"
 """Vertices of the face region; matched with the whole mesh to recover the region's indices."""

@@ -2,7 +2,7 @@
 
 Contract (`deformation.md` section 1; PyTorch3D's point-to-face distance): the squared distance to a triangle is the one
 to its plane only where the foot of the perpendicular lies inside and the triangle's area is at least 5e-3; for smaller
-triangles, which are practically all of a head mesh, it is the distance to the nearest *edge*. Neighbouring triangles share
+triangles, which are practically all of a head mesh, it is the distance to the nearest *edge*. Neighbours share
 edges, so exactly equal minima are the normal case: **the last triangle index among equal minima wins**. Everything is
 float32, rounded after every operation, each edge in its own direction (v0 to v1, v0 to v2, v1 to v2).
 """

@@ -19,7 +19,7 @@ def march(densities: Tensor, distances: Tensor) -> Weights:
     """Turn raw densities at ascending distances into interval weights.
 
     delta_k = t_{k+1} - t_k; sigma = softplus(mean of neighbours - 1); alpha = 1 - exp(-sigma delta);
-    w_k = alpha_k prod_{j<k} (1 - alpha_j + 1e-10); depth = sum w t / sum w, in [first, last distance] even for an empty ray.
+    w_k = alpha_k prod_{j<k} (1 - alpha_j + 1e-10); depth = sum w t / sum w, within the distances even for an empty ray.
 
     Args:
         densities: (..., S) raw, before softplus.

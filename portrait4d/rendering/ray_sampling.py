@@ -37,7 +37,7 @@ def sample_jitter(
 def stratified_distances(centre_distance: Tensor, box_warp: float | Tensor, jitter: Tensor) -> Tensor:
     """Return coarse distances (B, D): t_k = near + k / (D-1) (far - near) + jitter_k (far - near) / (D-1).
 
-    The range is centre_distance -+ box_warp / 2, as if distance along the ray were depth; the last sample may lie beyond.
+    The range is centre_distance -+ box_warp / 2, as if ray distance were depth; the last sample may lie beyond.
 
     Args:
         centre_distance: (B,) distance of the cube's centre.

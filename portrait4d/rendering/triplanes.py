@@ -15,8 +15,8 @@ _PAD = 2  # texels of zeros around a plane; coordinates are clamped into them, s
 class TriPlanes:
     """Planes laid out for lookup: one table of texels with contiguous channels.
 
-    All twelve texels of a point are fetched and averaged by one weighted sum, which is several times faster on CPUs than
-    three grid samplings, and differentiable with respect to the planes.
+    All twelve texels of a point are fetched and averaged by one weighted sum, several times faster on CPUs than three
+    grid samplings, and differentiable with respect to the planes.
     """
 
     def __init__(self, planes: Tensor, box_warp: float) -> None:
@@ -39,7 +39,7 @@ class TriPlanes:
         self._table = padded.reshape(-1, self.channels)
 
     def sample(self, points: Tensor) -> Tensor:
-        """Return the mean over the three planes, (B, N, C), at points (B, N, 3) in world units. No gradient to points."""
+        """Return the mean over the three planes (B, N, C) at points (B, N, 3) in world units. No gradient to points."""
         if points.ndim != 3 or points.shape[0] != self.batch or points.shape[2] != 3:
             raise ValueError(f"points: expected shape ({self.batch}, N, 3), got {tuple(points.shape)}")
         with torch.no_grad():

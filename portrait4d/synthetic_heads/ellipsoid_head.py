@@ -75,7 +75,7 @@ def _metres(values: np.ndarray) -> np.ndarray:
 
 
 def _sphere(rings: int, segments: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return a unit UV sphere, poles on +-y: vertices (2 + (rings - 1) segments, 3), faces counter-clockwise outside."""
+    """Return a unit UV sphere, poles on +-y: vertices (2 + (rings - 1) segments, 3), counter-clockwise faces."""
     polar = np.pi * np.arange(1, rings) / rings
     around = 2 * np.pi * np.arange(segments) / segments
     ring = np.stack([np.sin(around), np.zeros(segments), np.cos(around)], axis=1)

@@ -1,4 +1,4 @@
-"""Painted portraits of the ellipsoid head: ray tracing an egg with a face on it, for demonstrations without any data."""
+"""Painted portraits of the ellipsoid head: ray tracing an egg with a face on it, for demonstrations without data."""
 
 from dataclasses import dataclass
 

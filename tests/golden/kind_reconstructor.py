@@ -1,4 +1,4 @@
-"""reconstructor-*.npz: the full-size network with weights made from names, on the stand-in head (README of the data)."""
+"""reconstructor-*.npz: the full-size network with weights made from names, on the stand-in head (README there)."""
 
 import json
 import tempfile
@@ -107,7 +107,7 @@ def check(path: Path, context: Context) -> Iterator[Result]:
             value = ours[array].numpy()[SUBSAMPLING.get(array, np.s_[:])]
             yield compare(path, array, value, golden[array], criterion(array, posed))
         elif array in MESH_MAPS:
-            print(f"{path.name} {array}: not checked yet (needs the rasteriser)")
+            print(f"{path.name} {array}: not checked yet (needs the rasteriser)")  # noqa: T201
 
 
 def compute(case: str, params: HeadParams, golden: dict[str, np.ndarray], network: Reconstructor) -> dict[str, Tensor]:

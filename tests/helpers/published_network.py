@@ -1,4 +1,4 @@
-"""A reconstructor in the published form: reference names, the stand-in head inside, weights made from names, as a pickle."""
+"""A reconstructor in the published form, a pickle: reference names, stand-in head inside, weights made from names."""
 
 import json
 import pickle
@@ -40,7 +40,7 @@ INIT_KWARGS = {
 
 
 def published_tensors(head: HeadModel) -> dict[str, Tensor]:
-    """Return every tensor of a published reconstructor: the manifest's filled ones and what follows from definitions."""
+    """Return every tensor of a published reconstructor: the filled ones and what follows from definitions."""
     manifest = json.loads(MANIFEST.read_text())
     tensors = {name: torch.from_numpy(array) for name, array in weights.fill(MANIFEST).items()}
     known = {PREFIX + theirs: getattr(head, ours) for theirs, ours in NAMES.items()}

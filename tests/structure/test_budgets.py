@@ -18,7 +18,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def functions(path: Path) -> Iterator[tuple[Function, bool]]:
-    """Yield each function of a module and whether it is public: a public name, directly in a module or a public class."""
+    """Yield each function of a module and whether it is public: a public name in a module or a public class."""
 
     def visit(node: ast.AST, public: bool) -> Iterator[tuple[Function, bool]]:
         for child in ast.iter_child_nodes(node):
