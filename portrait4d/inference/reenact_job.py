@@ -78,6 +78,16 @@ def run_reenactment(config: ReenactConfig) -> Report:
     return _Job(config, reenactor, sources, drivers).run()
 
 
+@dataclass(frozen=True)
+class _Source:
+    """A loaded source: its number, and its features unless they are to be computed for every frame."""
+
+    number: int
+    portrait: PreparedPortrait
+    frame: Frame
+    features: SourceFeatures | None
+
+
 class _Job:
     def __init__(
         self,
@@ -93,6 +103,8 @@ class _Job:
         self.report = Report()
 
     def run(self) -> Report:
+        if not self.config.resume:
+            (self.config.outdir / "results.jsonl").unlink(missing_ok=True)
         total = sum(len(list(self._tasks(number))) for number in range(len(self.sources)))
         with tqdm(total=total, unit="frame", smoothing=0.05) as progress:
             for number, portrait in enumerate(self.sources):
@@ -150,44 +162,39 @@ class _Job:
             if loaded[0] != task.driver_index:
                 loaded = (task.driver_index, self._load(task.driver))
             if loaded[1] is not None:
-                self._render_task(number, portrait, source, features, task, loaded[1])
+                self._render_task(_Source(number, portrait, source, features), task, loaded[1])
             progress.update(1)
 
-    def _render_task(
-        self,
-        number: int,
-        portrait: PreparedPortrait,
-        source: Frame,
-        features: SourceFeatures | None,
-        task: Task,
-        driver: Frame,
-    ) -> None:
+    def _render_task(self, source: "_Source", task: Task, driver: Frame) -> None:
         started = time.perf_counter()
+        frame, features = source.frame, source.features
+        if features is None:
+            frame = self.reenactor.load_frame(source.portrait)
+            features = self.reenactor.encode_source(frame)
         view = self.reenactor.view(driver, task.index, task.steps)
-        features = features or self.reenactor.encode_source(source)
-        render = self.reenactor.render(source, features, driver, view, self.reenactor.jitter(number, task.index))
+        render = self.reenactor.render(frame, features, driver, view, self.reenactor.jitter(source.number, task.index))
         result = render.image_sr[0].float().cpu()
         seconds = time.perf_counter() - started
-        strip, frame = self._paths(portrait, task)
-        save_image(frame, result)
-        save_image(strip, side_by_side([source.image[0].cpu(), result, driver.image[0].cpu()]))
+        strip_path, frame_path = self._paths(source.portrait, task)
+        save_image(frame_path, result)
+        save_image(strip_path, side_by_side([frame.image[0].cpu(), result, driver.image[0].cpu()]))
         self.report.written += 1
         self.report.seconds += seconds
         self._log(
             {
-                "source": portrait.stem,
+                "source": source.portrait.stem,
                 "driver": task.driver.stem,
                 "index": task.index,
-                "strip": str(strip.relative_to(self.config.outdir)),
+                "strip": str(strip_path.relative_to(self.config.outdir)),
                 "seconds": round(seconds, 4),
             }
         )
         if self.config.shape:
+            path = self._mesh_path(source.portrait, task)
             try:
-                surface = self.reenactor.surface(source, render, view)
-                write_mesh(self._mesh_path(portrait, task), surface)
+                write_mesh(path, self.reenactor.surface(frame, render, view))
             except UserError as error:
-                self._fail(str(self._mesh_path(portrait, task)), error)
+                self._fail(str(path), error)
 
     def _paths(self, portrait: PreparedPortrait, task: Task) -> tuple[Path, Path]:
         folder = self.config.outdir / portrait.stem

@@ -59,4 +59,5 @@ def extract_surface(
         )
     spacing = box_warp / (resolution - 1)
     vertices, faces, _, _ = marching_cubes(volume.reshape((resolution,) * 3), level, spacing=(spacing,) * 3)
-    return Surface((vertices - box_warp / 2).astype(np.float32), faces.astype(np.int64))
+    outward = faces[:, ::-1]  # scikit-image winds them inwards for values that rise inwards
+    return Surface((vertices - box_warp / 2).astype(np.float32), np.ascontiguousarray(outward, dtype=np.int64))

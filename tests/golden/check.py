@@ -1,8 +1,9 @@
 """Run our code on recorded numbers: `python tests/golden/check.py --golden DIR [--real DIR]`.
 
 Prints `file array max_abs max_rel ok|FAIL` for each array (max_rel is relative to the array's largest golden value),
-names files of a kind it does not know, and exits with 1 if an array fails. Manifests and stand-in files that DIR lacks
-come from this folder; photos come from --real. A kind is a function in one of the kind_*.py modules, found by file name.
+names files of a kind it does not know, and exits with 1 if an array fails. Manifests and stand-in files that DIR
+lacks come from this folder; photos come from --real. A kind is a function in one of the kind_*.py modules, found by
+file name.
 """
 
 import argparse

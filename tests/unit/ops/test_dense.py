@@ -1,0 +1,46 @@
+"""The fast routes of dense layers give PyTorch's own results, and stand aside for gradients and other types."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from portrait4d.ops.backend import keep_freed_memory
+from portrait4d.ops.dense import Conv3x3, Linear, convolve3x3, linear
+
+
+@pytest.mark.parametrize(("batch", "i", "o", "h", "w"), [(1, 32, 48, 64, 64), (2, 33, 35, 67, 71), (1, 3, 8, 9, 7)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_convolution_equals_the_reference(
+    batch: int, i: int, o: int, h: int, w: int, layout: torch.memory_format
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, i, h, w, generator=generator).contiguous(memory_format=layout)
+    weight, bias = torch.randn(o, i, 3, 3, generator=generator), torch.randn(o, generator=generator)
+    for b in (bias, None):
+        expected = functional.conv2d(x.double(), weight.double(), None if b is None else b.double(), padding=1)
+        error = (convolve3x3(x, weight, b).double() - expected).abs().max() / expected.abs().max()
+        assert error < 3e-5
+
+
+@pytest.mark.parametrize(("batch", "n"), [(1, 1024), (2, 1500), (1, 5)])
+def test_linear_equals_the_reference(batch: int, n: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, n, 40, generator=generator)
+    weight, bias = torch.randn(56, 40, generator=generator), torch.randn(56, generator=generator)
+    torch.testing.assert_close(linear(x, weight, bias), functional.linear(x, weight, bias), atol=1e-4, rtol=1e-5)
+    strided = torch.randn(batch, 40, n, generator=generator).transpose(1, 2)
+    torch.testing.assert_close(linear(strided, weight), functional.linear(strided, weight), atol=1e-4, rtol=1e-5)
+
+
+def test_modules_train_and_work_in_half_precision() -> None:
+    convolution, layer = Conv3x3(32, 32), Linear(32, 32)
+    x = torch.randn(1, 32, 64, 64)
+    layer(convolution(x).flatten(2).transpose(1, 2)).sum().backward()
+    assert convolution.weight.grad.abs().sum() > 0 and layer.weight.grad.abs().sum() > 0
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert convolution(x).dtype == torch.bfloat16
+        assert layer(torch.randn(1, 2048, 32)).dtype == torch.bfloat16
+
+
+def test_memory_setting_reports_whether_it_took_effect() -> None:
+    assert keep_freed_memory() in (True, False)
