@@ -1,12 +1,24 @@
 """Packaging of Portrait4D: three packages, their scripts as console entry points, optional extras."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "portrait4d/__init__.py").read_text())[1]
+
+
+class BuildWithConfigs(build_py):
+    """Put configs/ into the package, where `portrait4d.config.load` looks when there is no repository around it."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            shutil.copytree(HERE / "configs", Path(self.build_lib) / "portrait4d" / "configs", dirs_exist_ok=True)
+
 
 setup(
     name="portrait4d",
@@ -16,6 +28,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     license_files=["LICENSE"],
+    cmdclass={"build_py": BuildWithConfigs},
     python_requires=">=3.11",
     packages=find_packages(include=["portrait4d", "portrait4d.*", "data_preprocess*", "generate_lmdb*"]),
     package_data={"portrait4d": ["examples/*.csv", "examples/*/*.png", "examples/*/*.jpg", "examples/*/*.npy"]},

@@ -12,7 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from portrait4d.files.errors import InputFileError, UserError
 
 T = TypeVar("T")
-CONFIG_FOLDER = Path(__file__).parents[2] / "configs"
+_PLACES = (Path(__file__).parents[2] / "configs", Path(__file__).parents[1] / "configs")  # repository, installed package
+CONFIG_FOLDER = next((place for place in _PLACES if place.is_dir()), _PLACES[1])
 
 
 def config_from_dict(kind: type[T], values: dict) -> T:
