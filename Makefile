@@ -14,7 +14,7 @@ $(STAMP): requirements.txt setup.py pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	$(PIP) -r requirements.txt
-	$(PIP) --no-build-isolation --no-deps -e . || $(PIP) --no-deps -e .
+	$(PIP) --no-build-isolation --no-deps -e .
 	touch $@
 
 demo: setup
