@@ -65,6 +65,12 @@ def intrinsics_from_fov(fov_deg: float = FOV_DEG) -> Tensor:
     return torch.tensor([[focal, 0, 0.5], [0, focal, 0.5], [0, 0, 1]])
 
 
+def points_to_camera(points_world: Tensor, cam2world: Tensor) -> Tensor:
+    """Express points (B, N, 3) in the axes of cameras (B, 4, 4): x right, y up, z < 0 in front."""
+    world2camera = invert_rigid(cam2world)
+    return points_world @ world2camera[:, :3, :3].transpose(1, 2) + world2camera[:, None, :3, 3]
+
+
 def project_points(points_world: Tensor, camera: Tensor) -> Tensor:
     """Project points to the picture, x right and **y up**, as fractions of its size: (0, 0) is the lower left corner.
 
@@ -76,9 +82,7 @@ def project_points(points_world: Tensor, camera: Tensor) -> Tensor:
         (B, N, 2).
     """
     cam2world, intrinsics = split_camera(camera)
-    world2camera = invert_rigid(cam2world)
-    points_camera = points_world @ world2camera[:, :3, :3].transpose(1, 2) + world2camera[:, None, :3, 3]
-    x, y, z = points_camera.unbind(-1)
+    x, y, z = points_to_camera(points_world, cam2world).unbind(-1)
     image = torch.stack([x / -z, y / -z, torch.ones_like(z)], dim=-1)
     return (image @ intrinsics.transpose(1, 2))[..., :2]
 

@@ -16,6 +16,38 @@ def face_normals(triangles: Tensor) -> Tensor:
     return normalize(torch.linalg.cross(second - first, third - first), dim=-1, eps=1e-12)
 
 
+def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Return unit vertex normals (B, V, 3), outwards, of vertices (B, V, 3) and faces (T, 3).
+
+    The sum of (v2 - v1) x (v0 - v1) over incident faces, so large faces count more; a vertex without faces has normal 0
+    (`cameras-and-rasterisation.md` section 5).
+    """
+    first, second, third = face_corners(vertices, faces).unbind(2)
+    weighted = torch.linalg.cross(third - second, first - second)
+    total = torch.zeros_like(vertices)
+    for corner in range(3):
+        total = total.index_add(1, faces[:, corner], weighted)
+    return normalize(total, dim=-1, eps=1e-6)
+
+
+def submesh_faces(faces: Tensor, vertex_indices: Tensor, vertex_count: int) -> Tensor:
+    """Keep the faces whose corners all are listed, in file order, relabelled by position in the list (`flame.md` 6).
+
+    Args:
+        faces: (T, 3) int64.
+        vertex_indices: (n,) int64; of a repeated index the last position counts.
+        vertex_count: V, number of vertices of the whole mesh.
+
+    Returns:
+        (t, 3) int64 into `vertex_indices`.
+    """
+    places = torch.arange(len(vertex_indices), device=faces.device)
+    position = torch.full((vertex_count,), -1, device=faces.device)
+    position = position.scatter_reduce(0, vertex_indices, places, "amax")
+    relabelled = position[faces]
+    return relabelled[(relabelled >= 0).all(1)]
+
+
 def plane_barycentrics(points: Tensor, triangles: Tensor) -> Tensor:
     """Return barycentrics of the orthogonal projection of points on the triangles' planes, not clamped to [0, 1].
 

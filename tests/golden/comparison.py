@@ -54,6 +54,11 @@ def nearly_everywhere(tolerance: float, share: float, ceiling: float) -> Criteri
     return lambda errors: bool((errors > tolerance).mean() <= share and errors.max() <= ceiling)
 
 
+def nearly_all_pixels(tolerance: float = 1e-4, share: float = 1e-3) -> Criterion:
+    """Accept a mask or mesh render (C, H, W) if in less than a `share` of its pixels a channel exceeds `tolerance`."""
+    return lambda errors: bool((errors > tolerance).any(axis=-3).mean() < share)
+
+
 def quantiles(median: float, high: float) -> Criterion:
     """Accept if the median and the 95th percentile are within bounds (`deformation.md` section 10)."""
     return lambda errors: bool(np.median(errors) <= median and np.quantile(errors, 0.95) <= high)

@@ -1,7 +1,5 @@
 """reconstructor-*.npz: the full-size network with weights made from names, on the stand-in head (README there)."""
 
-import json
-import tempfile
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -11,17 +9,23 @@ import torch
 from torch import Tensor
 
 from portrait4d.config.networks import ReconstructorConfig
-from portrait4d.geometry.cameras import project_points
 from portrait4d.geometry.flame import HeadModel
-from portrait4d.geometry.flame_assets import load_flame_assets
 from portrait4d.geometry.head_params import HeadParams
-from portrait4d.models.checkpoints import load_renamed
 from portrait4d.models.reconstructor import Reconstructor, RenderOptions
 from portrait4d.models.upstream_names import rename_reconstructor
-from portrait4d.ops.upfirdn2d import build_filter
+from portrait4d.rendering.mesh_maps import landmarks_2d, pose_vertices, render_correspondence
 from tests.golden import weights
-from tests.golden.comparison import Context, Criterion, Result, compare, everywhere, nearly_everywhere, quantiles
-from tests.helpers.standin_head import write_standin_folder
+from tests.golden.cases import case_params, case_tensor, filled_network, standin_head
+from tests.golden.comparison import (
+    Context,
+    Criterion,
+    Result,
+    compare,
+    everywhere,
+    nearly_all_pixels,
+    nearly_everywhere,
+    quantiles,
+)
 
 SUBSAMPLING = {
     "features_global": np.s_[::8, ::4, ::4],
@@ -32,6 +36,8 @@ SUBSAMPLING = {
     "background_logits": np.s_[::4, ::16, ::16],
     "image_feature": np.s_[:, ::4, ::4],
     "image_sr": np.s_[:, ::4, ::4],
+    "uv": np.s_[:, ::2, ::2],
+    "mesh_depth": np.s_[:, ::2, ::2],
 }
 NETWORK_ARRAYS = (
     "features_global",
@@ -43,50 +49,21 @@ NETWORK_ARRAYS = (
     "landmarks",
 )
 MESH_MAPS = ("uv", "mask", "mesh_depth")
-"""Compared as soon as there is a rasteriser."""
 MESH_PIXELS = 256
-
-
-@lru_cache(maxsize=1)
-def standin_head() -> HeadModel:
-    """Build the stand-in head from FLAME-format files, as a user's FLAME would be."""
-    with tempfile.TemporaryDirectory() as folder:
-        return HeadModel.from_assets(load_flame_assets(write_standin_folder(Path(folder))))
 
 
 @lru_cache(maxsize=1)
 def golden_network(manifest: Path) -> Reconstructor:
     """Build the published-size network with the manifest's weights, through the published name table."""
-    filled = {name: torch.from_numpy(array) for name, array in weights.fill(manifest).items()}
-    derived = [name for name, _, _ in json.loads(manifest.read_text())["derived"]]
-    filled |= {name: build_filter() for name in derived if name.endswith("resample_filter")}
-    renamed = {rename_reconstructor(name): tensor for name, tensor in filled.items()}
-    renamed.pop(None, None)
-    return load_renamed(manifest, ReconstructorConfig(), standin_head(), renamed)
-
-
-def case_tensor(case: str, name: str, shape: tuple[int, ...], std: float) -> Tensor:
-    """Return T(name, shape, std) of a case."""
-    return torch.from_numpy(weights.tensor(f"{case}/{name}", shape, 0, std))
-
-
-def case_params(case: str) -> HeadParams:
-    """Return the head parameters of a case; the case "n" has a zero neck pose."""
-    pose = case_tensor(case, "pose", (1, 6), 0.15)
-    if case.startswith("n"):
-        pose[:, :3] = 0
-    return HeadParams(
-        case_tensor(case, "shape", (1, 300), 0.6),
-        case_tensor(case, "expression", (1, 100), 0.5),
-        pose,
-        case_tensor(case, "eye_pose", (1, 6), 0.1),
-    )
+    return filled_network(manifest, ReconstructorConfig(), standin_head(), rename_reconstructor)
 
 
 def criterion(array: str, posed: bool) -> Criterion:
     """Strict with zero neck pose and for what no neck pose reaches, else `deformation.md` section 10."""
     if array in NETWORK_ARRAYS:
         return everywhere(1e-4)
+    if array in MESH_MAPS:
+        return nearly_all_pixels()
     if not posed:
         return everywhere(1e-4) if array == "deformed_points" else nearly_everywhere(1e-4, 0.01, 2e-3)
     if array == "deformed_points":
@@ -96,18 +73,18 @@ def criterion(array: str, posed: bool) -> Criterion:
 
 @torch.no_grad()
 def check(path: Path, context: Context) -> Iterator[Result]:
-    """Compare every array of one file but the mesh maps, and say which of those are left."""
+    """Compare every array of one file."""
     case = path.stem.split("-", 1)[1]
     golden = np.load(path)
     params = case_params(case)
     posed = bool(params.pose[:, :3].any())
-    ours = compute(case, params, golden, golden_network(context.find("manifest-reconstructor.json")))
+    network = golden_network(context.find("manifest-reconstructor.json"))
+    ours = compute(case, params, golden, network)
+    ours |= compute_mesh_maps(network.head, params, torch.from_numpy(golden["camera"])[None])
     for array in golden.files:
         if array in ours:
             value = ours[array].numpy()[SUBSAMPLING.get(array, np.s_[:])]
             yield compare(path, array, value, golden[array], criterion(array, posed))
-        elif array in MESH_MAPS:
-            print(f"{path.name} {array}: not checked yet (needs the rasteriser)")  # noqa: T201
 
 
 def compute(case: str, params: HeadParams, golden: dict[str, np.ndarray], network: Reconstructor) -> dict[str, Tensor]:
@@ -130,7 +107,6 @@ def compute(case: str, params: HeadParams, golden: dict[str, np.ndarray], networ
         planes, source.background, camera, field, RenderOptions(resolution=int(golden["render_resolution"]), chunk=4096)
     )
     points = case_tensor(case, "points", (1, 4096, 3), 0.3)
-    landmarks = network.head.landmarks(network.head(params))
     return {
         "features_global": features_global[0],
         "features_detail": features_detail[0],
@@ -144,5 +120,12 @@ def compute(case: str, params: HeadParams, golden: dict[str, np.ndarray], networ
         "transmittance": render.transmittance[0],
         "image_sr": render.image_sr[0],
         "deformed_points": (points if field is None else field(points))[0],
-        "landmarks": project_points(landmarks, camera)[0] * MESH_PIXELS,
     }
+
+
+def compute_mesh_maps(head: HeadModel, params: HeadParams, camera: Tensor) -> dict[str, Tensor]:
+    """Render the correspondence map of a case and project its landmarks; arrays without batch axis."""
+    vertices = pose_vertices(head, params)
+    uv, mask, depth = render_correspondence(head, vertices, camera, MESH_PIXELS)
+    landmarks = landmarks_2d(head, vertices, camera, MESH_PIXELS)
+    return {"uv": uv[0], "mask": mask[0], "mesh_depth": depth[0], "landmarks": landmarks[0]}

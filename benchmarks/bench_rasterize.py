@@ -1,0 +1,82 @@
+"""Time the rasteriser on the open ellipsoid head and on a sphere of about ten thousand triangles.
+
+Prints one table: median milliseconds of rasterising and of interpolating three features, and pixels covered. Run from
+the repository root: `python benchmarks/bench_rasterize.py --threads 1`.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import trimesh
+from torch import Tensor
+
+from portrait4d.geometry.cameras import FOV_DEG
+from portrait4d.ops.rasterize import interpolate_vertices, rasterize_perspective
+from portrait4d.synthetic_heads.ellipsoid_head import build_ellipsoid_head
+
+CAMERA_DISTANCE = 4.2
+HEAD_SCALE = 3.0
+
+
+def build_meshes() -> dict[str, tuple[Tensor, Tensor]]:
+    """Return name -> vertices (V, 3) in camera axes and faces (T, 3)."""
+    head = build_ellipsoid_head()
+    sphere = trimesh.creation.uv_sphere(radius=0.11, count=(51, 51))
+    meshes = {"ellipsoid head": (head.template, head.faces), "sphere": (sphere.vertices, sphere.faces)}
+    offset = torch.tensor([0, 0, -CAMERA_DISTANCE])
+    return {
+        name: (torch.tensor(vertices).float() * HEAD_SCALE + offset, torch.tensor(faces).long())
+        for name, (vertices, faces) in meshes.items()
+    }
+
+
+def median_ms(call: Callable[[], object], rounds: int, device: torch.device) -> float:
+    """Return the median milliseconds of a call after one warm-up."""
+    samples = []
+    for _ in range(rounds + 1):
+        started = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        samples.append((time.perf_counter() - started) * 1e3)
+    return statistics.median(samples[1:])
+
+
+def main() -> None:
+    """Parse the command line, measure, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256, 512], help="pixels per side")
+    parser.add_argument("--batch", type=int, default=1, help="meshes at once")
+    parser.add_argument("--rounds", type=int, default=10, help="repetitions; medians are printed")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
+    parser.add_argument("--device", default="cpu", help="torch device")
+    options = parser.parse_args()
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    print(f"{device}, {torch.get_num_threads()} threads, batch {options.batch}, median of {options.rounds}")
+    print(
+        f"{'mesh':16s}{'triangles':>10s}{'size':>6s}{'culled':>8s}{'pixels':>9s}{'raster ms':>11s}{'features ms':>13s}"
+    )
+    for name, (vertices, faces) in build_meshes().items():
+        points = vertices.expand(options.batch, -1, -1).to(device)
+        faces = faces.to(device)
+        for size in options.sizes:
+            for cull in (True, False):
+                rasterize = partial(rasterize_perspective, points, faces, size, FOV_DEG, cull)
+                fragments = rasterize()
+                interpolate = partial(interpolate_vertices, fragments, faces, points)
+                times = [median_ms(call, options.rounds, device) for call in (rasterize, interpolate)]
+                pixels = int(fragments.mask.sum())
+                print(
+                    f"{name:16s}{len(faces):10d}{size:6d}{'yes' if cull else 'no':>8s}{pixels:9d}"
+                    f"{times[0]:11.1f}{times[1]:13.1f}"
+                )
+
+
+if __name__ == "__main__":
+    main()
