@@ -1,6 +1,7 @@
 """Read the files of the FLAME head model into plain arrays, in metres: licensed files and small published tables.
 
 Source: flame.md sections 1 to 8. Nothing is rescaled here; `flame.py` does that. Nothing named in a file is run.
+Tables that the licensed files lack are read where the published ones are there, else computed from the mesh.
 """
 
 import os
@@ -13,25 +14,30 @@ from portrait4d.files.errors import AssetMissingError, InputFileError
 from portrait4d.files.safe_pickle import NUMPY_RULES, read_object_npy, read_pickle
 from portrait4d.files.torch_storage import TORCH_FUNCTIONS, StoredTensor
 from portrait4d.geometry.flame_pickle import read_flame_pickle
+from portrait4d.geometry.head_regions import (
+    NEIGHBOURS,
+    FaceGroups,
+    compute_regions,
+    compute_vertex_neighbours,
+    find_outer_mouth,
+)
+from portrait4d.geometry.mesh_simplification import simplify_mesh
 
 SHAPES = 300
 EXPRESSIONS = 100
 JOINTS = 5
 LANDMARKS = 70
-NEIGHBOURS = 10
+CANONICAL_POSE = (0.0, 0.0, 0.0, 0.3, 0.0, 0.0)
+"""Neck and jaw axis-angles of the canonical head, radians: the content of the published `ca_pose.txt`."""
 
 _LICENSED = "https://flame.is.tue.mpg.de (FLAME 2020, under its own licence)"
 _PUBLISHED = "the folder models/FLAME of the published Portrait4D repository"
-_FILES = {
-    "geometry/generic_model.pkl": _LICENSED,
-    "mask/FLAME_masks.pkl": f"{_LICENSED}; the copy used for Portrait4D has one more group, noinmouth",
-    "geometry/landmark_embedding_with_eyes.npy": _PUBLISHED,
-    "simplify_baricentric2.npy": _PUBLISHED,
-    "flame_addition_info_new_smallface.npy": _PUBLISHED,
-    "ca_shape.txt": _PUBLISHED,
-    "ca_exp.txt": _PUBLISHED,
-    "ca_pose.txt": _PUBLISHED,
-}
+_MODEL = "geometry/generic_model.pkl"
+_MASKS = "mask/FLAME_masks.pkl"
+_LANDMARKS = "geometry/landmark_embedding_with_eyes.npy"
+_COARSE_MESH = "simplify_baricentric2.npy"
+_REGIONS = "flame_addition_info_new_smallface.npy"
+_REQUIRED = {_MODEL: _LICENSED, _MASKS: _LICENSED, _LANDMARKS: _PUBLISHED}
 
 
 @dataclass(frozen=True)
@@ -99,27 +105,43 @@ def find_flame_folder() -> Path:
 def load_flame_assets(folder: str | Path) -> HeadAssets:
     """Load the FLAME files below `folder` (the layout of flame.md section 1).
 
+    The licensed model and masks and the landmark file must be there. What else comes with Portrait4D's FLAME folder is
+    read if it is there and replaced if not: the group `noinmouth` of the masks and the region tables by the rules of
+    `head_regions.py`, the coarse mesh by `mesh_simplification.py` (from the template, whose numbers are the same on
+    every machine), the canonical parameters by the published numbers. **Computed tables differ in detail from the
+    published ones**: the same kinds of regions and mesh, but other vertices, so that a network gives slightly different
+    pictures. A checkpoint brings the tables it was trained with. A file that is there but damaged is an error.
+
     Raises:
-        AssetMissingError: a file is not there; names it, its place and where it comes from.
+        AssetMissingError: a required file is not there; names it, its place and where it comes from.
         InputFileError: a file is damaged, names something that is not allowed, or has arrays of unexpected shapes.
     """
     folder = Path(folder)
-    for name, source in _FILES.items():
+    for name, source in _REQUIRED.items():
         if not (folder / name).is_file():
             raise AssetMissingError(f"the FLAME file {Path(name).name}", [folder / name], source)
-    model = _load_model(folder / "geometry/generic_model.pkl")
-    vertex_count, face_count = len(model["template"]), len(model["faces"])
-    coarse = _load_coarse_mesh(folder / "simplify_baricentric2.npy", vertex_count)
-    landmarks = _load_landmarks(folder / "geometry/landmark_embedding_with_eyes.npy", face_count)
-    masks = _load_masks(folder / "mask/FLAME_masks.pkl", vertex_count)
-    regions, neighbours = _load_regions(folder / "flame_addition_info_new_smallface.npy", vertex_count)
+    model = _load_model(folder / _MODEL)
+    template, faces = model["template"], model["faces"]
+    landmarks = _load_landmarks(folder / _LANDMARKS, len(faces))
+    masks = _load_masks(folder / _MASKS, len(template))
+    regions = masks.regions()
+    if "outer_mouth" not in regions:
+        regions["outer_mouth"] = find_outer_mouth(template, faces, masks.groups.lips)
+    if _is_there(folder / _REGIONS):
+        own, neighbours = _load_regions(folder / _REGIONS, len(template))
+    else:
+        own, neighbours = _compute_regions(folder / _MASKS, template, faces, masks.groups)
+    if _is_there(folder / _COARSE_MESH):
+        coarse = _load_coarse_mesh(folder / _COARSE_MESH, len(template))
+    else:
+        coarse = _compute_coarse_mesh(template, faces)
     return HeadAssets(
         name="flame",
         shape_count=SHAPES,
-        canonical_shape=_load_numbers(folder / "ca_shape.txt", SHAPES),
-        canonical_expression=_load_numbers(folder / "ca_exp.txt", EXPRESSIONS),
-        canonical_pose=_load_numbers(folder / "ca_pose.txt", 6),
-        regions=masks | regions,
+        canonical_shape=_load_numbers(folder / "ca_shape.txt", SHAPES, ()),
+        canonical_expression=_load_numbers(folder / "ca_exp.txt", EXPRESSIONS, ()),
+        canonical_pose=_load_numbers(folder / "ca_pose.txt", 6, CANONICAL_POSE),
+        regions=regions | own,
         vertex_neighbours=neighbours,
         **model,
         **coarse,
@@ -201,21 +223,31 @@ def _load_coarse_mesh(path: Path, vertex_count: int) -> dict[str, np.ndarray]:
     }
 
 
-def _load_masks(path: Path, vertex_count: int) -> dict[str, np.ndarray]:
+@dataclass(frozen=True)
+class _Masks:
+    """Vertex groups of the masks file as stored; `outer_mouth` is None where the file lacks it, as FLAME's own does."""
+
+    groups: FaceGroups
+    outer_mouth: np.ndarray | None
+
+    def regions(self) -> dict[str, np.ndarray]:
+        groups = self.groups
+        eyes = np.unique(np.concatenate([groups.right_eyeball, groups.left_eyeball]))
+        regions = {
+            "face": np.unique(np.concatenate([groups.face, eyes])),
+            "eyes": eyes,
+            "face_without_eyes": np.unique(groups.face),
+            "lips": groups.lips,
+        }
+        return regions if self.outer_mouth is None else regions | {"outer_mouth": self.outer_mouth}
+
+
+def _load_masks(path: Path, vertex_count: int) -> _Masks:
     content = read_pickle(path, NUMPY_RULES)
-    if type(content) is dict and "noinmouth" not in content:
-        remedy = "FLAME's own release lacks it; use the masks file that comes with Portrait4D's FLAME folder"
-        raise InputFileError(path, "has no vertex group 'noinmouth'", remedy)
     table = _Table(path, content)
-    groups = ("face", "left_eyeball", "right_eyeball", "lips", "noinmouth")
-    face, left, right, lips, outer = (table.indices(key, vertex_count, None) for key in groups)
-    return {
-        "face": np.unique(np.concatenate([face, right, left])),
-        "eyes": np.unique(np.concatenate([right, left])),
-        "face_without_eyes": np.unique(face),
-        "lips": lips,
-        "outer_mouth": outer,
-    }
+    names = ("face", "lips", "left_eyeball", "right_eyeball")
+    groups = FaceGroups(**{name: table.indices(name, vertex_count, None) for name in names})
+    return _Masks(groups, table.indices("noinmouth", vertex_count, None) if "noinmouth" in content else None)
 
 
 def _load_regions(path: Path, vertex_count: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -225,12 +257,35 @@ def _load_regions(path: Path, vertex_count: int) -> tuple[dict[str, np.ndarray],
     return regions, table.indices("vertices_region_idxs", vertex_count + 1, vertex_count, NEIGHBOURS)
 
 
-def _load_numbers(path: Path, count: int) -> np.ndarray:
-    """Load blank-separated numbers of a text file, padded with zeros to (count,) float32."""
+def _compute_regions(
+    path: Path, template: np.ndarray, faces: np.ndarray, groups: FaceGroups
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     try:
-        numbers = np.array([float(word) for word in path.read_text(encoding="ascii").split()], np.float32)
+        return compute_regions(template, groups), compute_vertex_neighbours(faces, len(template))
+    except ValueError as error:
+        raise InputFileError(path, str(error)) from error
+
+
+def _compute_coarse_mesh(template: np.ndarray, faces: np.ndarray) -> dict[str, np.ndarray]:
+    coarse = simplify_mesh(template, faces)
+    return {
+        "coarse_indices": coarse.indices,
+        "coarse_barycentrics": coarse.barycentrics,
+        "coarse_faces": coarse.faces,
+    }
+
+
+def _load_numbers(path: Path, count: int, default: tuple[float, ...]) -> np.ndarray:
+    """Load blank-separated numbers of a text file, or the default without one, zero-padded to (count,) float32."""
+    try:
+        words = path.read_text(encoding="ascii").split() if _is_there(path) else default
+        numbers = np.array([float(word) for word in words], np.float32)
     except (OSError, ValueError) as error:
         raise InputFileError(path, "is not a text file of numbers") from error
     if len(numbers) > count or not np.isfinite(numbers).all():
         raise InputFileError(path, f"expected at most {count} finite numbers, got {len(numbers)}")
     return np.pad(numbers, (0, count - len(numbers)))
+
+
+def _is_there(path: Path) -> bool:
+    return path.exists() or path.is_symlink()  # a link to nothing is a fault, not an absent file

@@ -8,6 +8,7 @@ import numpy as np
 
 from portrait4d.geometry.flame_assets import HeadAssets
 from portrait4d.geometry.head_params import EXPRESSION_DIM, SHAPE_DIM
+from portrait4d.geometry.head_regions import compute_vertex_neighbours
 
 NAME = "ellipsoid"
 VERSION = 1
@@ -66,7 +67,7 @@ def build_ellipsoid_head() -> HeadAssets:
         coarse_barycentrics=np.tile(np.array([1, 0, 0], np.float32), (len(vertices), 1)),
         coarse_faces=faces,
         regions=_regions(vertices, is_head),
-        vertex_neighbours=_neighbours(len(vertices), faces),
+        vertex_neighbours=compute_vertex_neighbours(faces, len(vertices)),
     )
 
 
@@ -203,16 +204,3 @@ def _regions(vertices: np.ndarray, is_head: np.ndarray) -> dict[str, np.ndarray]
         "head": is_head,
     }
     return {name: np.nonzero(mask)[0] for name, mask in masks.items()}
-
-
-def _neighbours(vertex_count: int, faces: np.ndarray) -> np.ndarray:
-    """Return (V, 10): each vertex, then up to nine neighbours in ascending order, padded with V."""
-    rings = [{v} for v in range(vertex_count)]
-    for face in faces:
-        for vertex in face:
-            rings[vertex].update(face)
-    table = np.full((vertex_count, 10), vertex_count)
-    for vertex, ring in enumerate(rings):
-        row = [vertex, *sorted(ring - {vertex})[:9]]
-        table[vertex, : len(row)] = row
-    return table

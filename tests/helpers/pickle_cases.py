@@ -1,10 +1,37 @@
-"""Makes pickles for tests of the safe reader: calls of anything, stand-ins for packages, damaged copies."""
+"""Makes and reads pickles for tests of the safe reader: calls of anything, stand-ins for packages, damaged copies."""
 
 import random
 import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+import pytest
+
+from portrait4d.files.errors import InputFileError
+from portrait4d.files.safe_pickle import NUMPY_RULES, read_pickle_bytes
+
+INERT = NUMPY_RULES.extended({}, prefixes=("fake_package.",))
+
+
+def read(data: bytes, **options: object) -> object:
+    """Read a stream with the safe reader, by the rules for numpy arrays unless told otherwise."""
+    return read_pickle_bytes(data, "some.pkl", options.pop("rules", NUMPY_RULES), **options)
+
+
+def refused(data: bytes, match: str, **options: object) -> None:
+    """Check that a stream is refused in one line that names the file."""
+    with pytest.raises(InputFileError, match=match) as caught:
+        read(data, **options)
+    assert str(caught.value).startswith("some.pkl: ")
+    assert "\n" not in str(caught.value)
+
+
+class Plain:
+    """An object with one attribute; `stand_in_modules` gives it a foreign name."""
+
+    def __init__(self) -> None:
+        self.value = 1
 
 
 class Call:
