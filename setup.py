@@ -39,6 +39,7 @@ setup(
         "pyyaml",
         "pydantic>=2",
         "click>=8",
+        "lmdb",
         "tqdm",
         "Pillow",
         "av",
@@ -51,6 +52,9 @@ setup(
         "console_scripts": [
             "portrait4d-reenact=portrait4d.gen_images_portrait4d:main",
             "portrait4d-convert-network=portrait4d.convert_network:main",
+            "portrait4d-calc-metrics=portrait4d.calc_metrics_deform:main",
+            "portrait4d-fetch-assets=portrait4d.fetch_assets:main",
+            "portrait4d-sample-heads=portrait4d.gen_images_genhead:main",
         ]
     },
 )

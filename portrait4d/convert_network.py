@@ -9,15 +9,23 @@ import click
 @click.option("--network", type=click.Path(path_type=Path), required=True, help="Published network pickle (.pkl).")
 @click.option("--out", type=click.Path(path_type=Path), help="File to write (.safetensors).")
 @click.option("--list", "listing", is_flag=True, help="Print JSON {network: {name: [shape, dtype]}} instead.")
-def main(network: Path, out: Path | None, listing: bool) -> None:
-    """Convert a published network pickle (its G_ema) to our .safetensors format, or list what is inside.
+@click.option(
+    "--entry",
+    type=click.Choice(["G_ema", "G", "D"]),
+    default="G_ema",
+    help="Network of the pickle: G_ema makes pictures; training goes on with G and D too.",
+)
+def main(network: Path, out: Path | None, listing: bool, entry: str) -> None:
+    """Convert a published network pickle to our .safetensors format, or list what is inside.
+
+    Reconstructors, GenHead and their discriminators are told apart by the class that the pickle names.
 
     A licensed head model in the pickle travels along: share the result only as its licence allows.
     """
     import json
 
     from portrait4d.files.errors import UserError
-    from portrait4d.models.checkpoints import load_reconstructor, save_reconstructor
+    from portrait4d.models.checkpoints import load_network, save_network
     from portrait4d.models.upstream_pickles import read_network_pickle
 
     if listing == (out is not None):
@@ -30,8 +38,8 @@ def main(network: Path, out: Path | None, listing: bool) -> None:
             return
         if network.suffix != ".pkl":
             raise UserError(f"{network}: expected a published pickle, its name ending in .pkl")
-        converted = load_reconstructor(network)
-        save_reconstructor(out, converted)
+        converted = load_network(network, entry=entry)
+        save_network(out, converted)
     except UserError as error:
         raise click.ClickException(str(error)) from None
     count = sum(tensor.numel() for tensor in converted.state_dict().values())

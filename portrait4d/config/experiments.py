@@ -56,3 +56,47 @@ class ReenactConfig:
     fps: float = 25.0
     source_cache: bool = True
     resume: bool = False
+
+
+@dataclass(frozen=True)
+class SampleHeadsConfig:
+    """Films of heads that GenHead makes up.
+
+    Attributes:
+        network: .safetensors file or published .pkl.
+        outdir: where results go.
+        seeds: one head for each; also the row of `params`.
+        trunc, trunc_cutoff: truncation of the first so many styles (None: of all).
+        params: folder with the published parameter sets; None for the built-in motion of a neutral identity.
+        frames: pictures of each head, a closed loop.
+        shapes, shape_res, shape_level, shape_format: export meshes; grid points per side, raw density of the surface.
+        render_size: rays per side (None: the network's own); chunk: rays at once (None: chosen for the device).
+        fov_deg: vertical field of view in degrees; None keeps that of the parameters, 12 degrees.
+        device, dtype: where and in which precision the networks run (volume rendering stays in float32).
+        seed, random_sampling: draw sample positions instead of the deterministic midpoints.
+        grid, video, fps: also write one picture of all heads, and a film of each.
+        resume: skip pictures that are there.
+    """
+
+    network: Path
+    outdir: Path
+    seeds: tuple[int, ...]
+    trunc: float = 0.7
+    trunc_cutoff: int | None = 14
+    params: Path | None = None
+    frames: int = 40
+    shapes: bool = False
+    shape_res: int = 128
+    shape_level: float = 25.0
+    shape_format: Literal["ply", "obj", "glb"] = "ply"
+    render_size: int | None = None
+    chunk: int | None = None
+    fov_deg: float | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    seed: int = 0
+    random_sampling: bool = False
+    grid: bool = False
+    video: bool = False
+    fps: float = 25.0
+    resume: bool = False

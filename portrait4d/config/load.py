@@ -12,7 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from portrait4d.files.errors import InputFileError, UserError
 
 T = TypeVar("T")
-_PLACES = (Path(__file__).parents[2] / "configs", Path(__file__).parents[1] / "configs")  # repository, installed package
+# In the repository beside the package, in an installed package inside it.
+_PLACES = (Path(__file__).parents[2] / "configs", Path(__file__).parents[1] / "configs")
 CONFIG_FOLDER = next((place for place in _PLACES if place.is_dir()), _PLACES[1])
 
 

@@ -11,7 +11,8 @@ MOTION_DIMS = {"pdfgc": 548, "flame": 109}
 """Length of a motion vector: PD-FGC = eye 6 | emotion 30 | mouth 512; FLAME = expression 100 | jaw 3 | eyes 6."""
 
 
-def _require(condition: bool, name: str, expected: str, actual: object) -> None:
+def require(condition: bool, name: str, expected: str, actual: object) -> None:
+    """Raise ValueError "name: expected ..., got ..." unless the condition holds."""
     if not condition:
         raise ValueError(f"{name}: expected {expected}, got {actual}")
 
@@ -43,7 +44,7 @@ class CanonicalEncoderConfig:
     conv_channels: int = 128
 
     def __post_init__(self) -> None:
-        _require(self.token_dim % (4 * self.heads) == 0, "token_dim", "a multiple of 4 * heads", self.token_dim)
+        require(self.token_dim % (4 * self.heads) == 0, "token_dim", "a multiple of 4 * heads", self.token_dim)
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class PlaneGeneratorConfig:
     conv_channels: tuple[int, int] = (256, 128)
 
     def __post_init__(self) -> None:
-        _require(self.token_dim % (4 * self.heads) == 0, "token_dim", "a multiple of 4 * heads", self.token_dim)
+        require(self.token_dim % (4 * self.heads) == 0, "token_dim", "a multiple of 4 * heads", self.token_dim)
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,9 @@ class VolumeConfig:
     decoder_hidden: int = 64
 
     def __post_init__(self) -> None:
-        _require(self.depth_samples >= 4, "depth_samples", "at least 4", self.depth_samples)
-        _require(self.importance_samples >= 1, "importance_samples", "at least 1", self.importance_samples)
-        _require(self.box_warp > 0, "box_warp", "a positive length", self.box_warp)
+        require(self.depth_samples >= 4, "depth_samples", "at least 4", self.depth_samples)
+        require(self.importance_samples >= 1, "importance_samples", "at least 1", self.importance_samples)
+        require(self.box_warp > 0, "box_warp", "a positive length", self.box_warp)
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,9 @@ class ReconstructorConfig:
 
     def __post_init__(self) -> None:
         size = self.image_resolution
-        _require(size >= 32 and size % 32 == 0, "image_resolution", "a multiple of 32, at least 32", size)
-        _require(self.render_resolution >= 1, "render_resolution", "at least 1", self.render_resolution)
-        _require(
+        require(size >= 32 and size % 32 == 0, "image_resolution", "a multiple of 32, at least 32", size)
+        require(self.render_resolution >= 1, "render_resolution", "at least 1", self.render_resolution)
+        require(
             self.plane_features >= 3,
             "plane_features",
             "at least 3 (the first three are the picture)",

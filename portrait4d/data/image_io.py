@@ -3,9 +3,10 @@
 Everywhere else a picture is float32, RGB, (3, H, W), in [-1, 1] = byte / 127.5 - 1.
 """
 
+import io
 import struct
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -70,6 +71,69 @@ def load_image(path: str | Path, size: int | None = None) -> Tensor:
     if size is not None and rgb.width != size:
         rgb = rgb.resize((size, size), Image.Resampling.LANCZOS)
     return from_uint8(torch.from_numpy(np.array(rgb).transpose(2, 0, 1).copy()))
+
+
+def decode_image(data: bytes | memoryview, name: str) -> Tensor:
+    """Decode an encoded picture (PNG, JPEG, ...) to (3, H, W) uint8 RGB; conversions as in `load_image`.
+
+    Args:
+        data: the bytes of the file.
+        name: what errors call it.
+
+    Raises:
+        ValueError: not a picture, or damaged.
+    """
+    with _open_picture(data, name) as image:
+        rgb = np.array(_to_rgb(ImageOps.exif_transpose(image)))
+    return torch.from_numpy(rgb).permute(2, 0, 1).contiguous()
+
+
+def read_image_size(data: bytes | memoryview, name: str) -> tuple[int, int]:
+    """Read (width, height) in pixels from the header of an encoded picture.
+
+    Raises:
+        ValueError: not a picture.
+    """
+    with _open_picture(data, name, decode=False) as image:
+        return image.size
+
+
+def decode_pixels(data: bytes | memoryview, name: str) -> np.ndarray:
+    """Decode an encoded picture to uint8 rows: (H, W) if it is greyscale, else RGB (H, W, 3).
+
+    Raises:
+        ValueError: not a picture, or damaged.
+    """
+    with _open_picture(data, name) as image:
+        if image.mode in ("1", "L"):
+            return np.array(image.convert("L"))
+        return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+
+
+def encode_image(image: Tensor, kind: str = "PNG", quality: int = 95) -> bytes:
+    """Encode a picture (3, H, W) in [-1, 1] as the bytes of a "PNG" or "JPEG" file.
+
+    Raises:
+        ValueError: another shape or kind, or NaN in `image`.
+    """
+    if kind not in ("PNG", "JPEG"):
+        raise ValueError(f"kind: expected PNG or JPEG, got {kind!r}")
+    buffer = io.BytesIO()
+    Image.fromarray(_to_rows("image", image)).save(buffer, kind, **({"quality": quality} if kind == "JPEG" else {}))
+    return buffer.getvalue()
+
+
+@contextmanager
+def _open_picture(data: bytes | memoryview, name: str, decode: bool = True) -> Iterator[Image.Image]:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if decode:
+                image.load()
+            yield image
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{name}: expected an encoded picture, got {len(data)} bytes of something else") from error
+    except _UNREADABLE as error:
+        raise ValueError(f"{name}: expected a readable picture, got a damaged one ({_one_line(error)})") from error
 
 
 def from_uint8(image: Tensor) -> Tensor:

@@ -14,6 +14,19 @@ MOTION_CROP_SIZE = 224
 MOTION_ANCHORS_PIXELS = ((87.0, 59.0), (137.0, 59.0), (112.0, 120.0))
 """Where the image-left eye, the image-right eye and the inner mouth go in the 224-pixel frame before the final crop."""
 
+IDENTITY_CROP_SIZE = 112
+"""Side of the face identity network's input in pixels."""
+
+IDENTITY_ANCHORS_PIXELS = (
+    (38.2946, 51.6963),
+    (73.5318, 51.5014),
+    (56.0252, 71.7366),
+    (41.5493, 92.3655),
+    (70.7299, 92.2041),
+)
+"""Where eye centres, nose tip and mouth corners go in the 112-pixel crop."""
+
+_IDENTITY_LANDMARKS = (68, 69, 30, 48, 54)
 _ANCHOR_LANDMARKS = (slice(36, 42), slice(42, 48), slice(60, 68))
 _NOTHING = 1e-12  # relative size below which coordinates differ by rounding only
 _MARGIN = 16  # cut from the left and the right; twice as much from the bottom, nothing from the top
@@ -142,3 +155,33 @@ def motion_crop(images: Tensor, landmarks_pixels: Tensor, reverse_y: bool = Fals
         kept, size=(MOTION_CROP_SIZE, MOTION_CROP_SIZE), mode="bilinear", align_corners=False
     )
     return crops.clamp(-1, 1), transforms
+
+
+def identity_crop(images: Tensor, landmarks_pixels: Tensor, reverse_y: bool = False) -> tuple[Tensor, Tensor]:
+    """Cut the 112-pixel crop, aligned at eyes, nose and mouth, that face identity networks expect.
+
+    Args:
+        images: (B, 3, S, S) floating point in [-1, 1]; gradients flow through.
+        landmarks_pixels: (B, 70, 2) (x, y) in pixels of the images: 68 points, then the two eye centres; no gradient.
+        reverse_y: True for landmarks with y up (projected from the head model): y becomes S - 1 - y.
+
+    Returns:
+        crops: (B, 3, 112, 112) in [-1, 1], type of `images`.
+        transforms: (B, 2, 3) float32, image pixels to crop pixels.
+
+    Raises:
+        ValueError: wrong shapes, or landmarks that are not finite.
+
+    Source: training-recon-v1.md §8, "Identity alignment".
+    """
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"images: expected shape (B, 3, S, S), got {tuple(images.shape)}")
+    if landmarks_pixels.shape != (len(images), 70, 2):
+        expected = (len(images), 70, 2)
+        raise ValueError(f"landmarks_pixels: expected shape {expected}, got {tuple(landmarks_pixels.shape)}")
+    points = landmarks_pixels.detach().to(images.device, torch.float64)[:, list(_IDENTITY_LANDMARKS)]
+    if reverse_y:
+        points = torch.stack([points[..., 0], images.shape[2] - 1 - points[..., 1]], -1)
+    targets = torch.tensor(IDENTITY_ANCHORS_PIXELS, dtype=torch.float64, device=images.device)
+    transforms = fit_similarity(points, targets).float()
+    return warp_affine(images, transforms, (IDENTITY_CROP_SIZE, IDENTITY_CROP_SIZE)).clamp(-1, 1), transforms

@@ -24,7 +24,7 @@ from portrait4d.models.reconstructor import RenderOptions
 from portrait4d.ops.backend import keep_freed_memory
 from portrait4d.rendering.marching_cubes import Surface, extract_surface
 from portrait4d.rendering.ray_sampling import Jitter, sample_jitter
-from portrait4d.synthetic_heads.ellipsoid_head import build_open_head
+from portrait4d.synthetic_heads.head_template import build_open_head
 
 _CPU_RAYS_PER_CHUNK = 2048
 

@@ -5,7 +5,8 @@ Published .pkl networks are read by the allow-list reader and renamed; they load
 """
 
 import json
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -13,48 +14,65 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from portrait4d.config.gan_networks import DiscriminatorConfig, GenHeadConfig
 from portrait4d.config.load import config_from_dict
-from portrait4d.config.networks import (
-    MOTION_DIMS,
-    HeadPoseConfig,
-    ReconstructorConfig,
-    SuperResolutionConfig,
-    VolumeConfig,
-)
+from portrait4d.config.networks import ReconstructorConfig
 from portrait4d.files.atomic import atomic_path
 from portrait4d.files.errors import InputFileError
 from portrait4d.geometry.flame import HeadModel
 from portrait4d.geometry.open_head import OpenHeadBuilder, digest_assets
+from portrait4d.models.discriminator import Discriminator
+from portrait4d.models.genhead import GenHead
 from portrait4d.models.reconstructor import Reconstructor
-from portrait4d.models.upstream_head import PREFIX as HEAD_PREFIX
-from portrait4d.models.upstream_head import head_from_upstream
-from portrait4d.models.upstream_names import rename_reconstructor
-from portrait4d.models.upstream_pickles import NetworkRecord, read_network_pickle
+from portrait4d.models.upstream_networks import NetworkConfig, NetworkContent, content_from_upstream
+from portrait4d.models.upstream_pickles import read_network_pickle
 
 FORMAT = "portrait4d-1"
-RECONSTRUCTOR_CLASS = "TriPlaneReconstructorNeutralize"
+HEAD = "head."
+
+Network = Reconstructor | GenHead | Discriminator
 
 
-def save_reconstructor(path: str | Path, network: Reconstructor) -> None:
-    """Write a reconstructor atomically. Instead of an open head's buffers its name, version and hash are written."""
-    open_head = network.head.open_head
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of network: how to build it from its configuration and head model (None: it has none)."""
+
+    config: type[NetworkConfig]
+    build: Callable[[NetworkConfig, HeadModel | None], Network]
+
+
+_KINDS = {
+    "reconstructor": _Kind(ReconstructorConfig, Reconstructor),
+    "genhead": _Kind(GenHeadConfig, GenHead),
+    "discriminator": _Kind(DiscriminatorConfig, lambda config, _: Discriminator(config)),
+}
+
+
+def save_network(path: str | Path, network: Network) -> None:
+    """Write a network atomically. Instead of an open head's buffers its name, version and hash are written."""
+    head = getattr(network, "head", None)
     tensors = {
         name: tensor.detach().cpu().contiguous()
         for name, tensor in network.state_dict().items()
-        if open_head is None or not name.startswith("head.")
+        if head is None or head.open_head is None or not name.startswith(HEAD)
     }
-    head = {"name": network.head.name} if open_head is None else open_head.as_dict()
-    description = {"format": FORMAT, "network": "reconstructor", "config": asdict(network.config), "head": head}
+    description = {"format": FORMAT, "network": _kind_of(network.config), "config": asdict(network.config)}
+    if head is not None:
+        description["head"] = {"name": head.name} if head.open_head is None else head.open_head.as_dict()
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={"portrait4d": json.dumps(description)})
 
 
-def load_reconstructor(path: str | Path, build_open_head: OpenHeadBuilder | None = None) -> Reconstructor:
-    """Load a reconstructor in evaluation mode on the CPU from a .safetensors file or a published .pkl.
+def load_network(
+    path: str | Path, kind: str | None = None, build_open_head: OpenHeadBuilder | None = None, entry: str = "G_ema"
+) -> Network:
+    """Load a network in evaluation mode, without gradients, on the CPU from a .safetensors file or a published .pkl.
 
     Args:
         path: the file.
+        kind: what it must hold: "reconstructor", "genhead", "discriminator", or any of them (None).
         build_open_head: builds open heads by name and version; needed for files that name one.
+        entry: which network of a pickle: "G_ema", "G" or "D".
 
     Raises:
         InputFileError: if the file is missing, damaged, of another kind, or not complete.
@@ -63,14 +81,48 @@ def load_reconstructor(path: str | Path, build_open_head: OpenHeadBuilder | None
     if not path.is_file():
         raise InputFileError(path, "no such file", "give --network a .safetensors file or a published .pkl")
     if path.suffix == ".pkl":
-        record = read_network_pickle(path, ["G_ema"])["G_ema"]
+        record = read_network_pickle(path, [entry])[entry]
         if record is None:
-            raise InputFileError(path, "its G_ema network is None", "use a snapshot that holds G_ema")
-        return reconstructor_from_upstream(record, path)
-    if path.suffix != ".safetensors":
+            raise InputFileError(path, f"its {entry} network is None", f"use a snapshot that holds {entry}")
+        content = content_from_upstream(record, path)
+        _require_kind(path, _kind_of(content.config), kind)
+    elif path.suffix == ".safetensors":
+        description, tensors = read_safetensors(path)
+        _require_kind(path, description.get("network"), kind)
+        content = _read_content(path, description, tensors, build_open_head)
+    else:
         raise InputFileError(path, f"unknown suffix {path.suffix!r}", "expected .safetensors or .pkl")
-    description, tensors = read_safetensors(path)
-    return _assemble(path, description, tensors, build_open_head)
+    return load_renamed(path, content.config, content.head, content.tensors)
+
+
+def save_reconstructor(path: str | Path, network: Reconstructor) -> None:
+    """Write a reconstructor, see `save_network`."""
+    save_network(path, network)
+
+
+def load_reconstructor(path: str | Path, build_open_head: OpenHeadBuilder | None = None) -> Reconstructor:
+    """Load a reconstructor, see `load_network`."""
+    return load_network(path, "reconstructor", build_open_head)
+
+
+def save_genhead(path: str | Path, network: GenHead) -> None:
+    """Write a GenHead, see `save_network`."""
+    save_network(path, network)
+
+
+def load_genhead(path: str | Path, build_open_head: OpenHeadBuilder | None = None, entry: str = "G_ema") -> GenHead:
+    """Load a GenHead, see `load_network`; `entry` "G" of a pickle is the one that training goes on with."""
+    return load_network(path, "genhead", build_open_head, entry)
+
+
+def save_discriminator(path: str | Path, network: Discriminator) -> None:
+    """Write a discriminator, see `save_network`."""
+    save_network(path, network)
+
+
+def load_discriminator(path: str | Path) -> Discriminator:
+    """Load a discriminator, of a pickle its D, see `load_network`."""
+    return load_network(path, "discriminator", entry="D")
 
 
 def read_safetensors(path: Path) -> tuple[dict, dict[str, Tensor]]:
@@ -96,98 +148,17 @@ def read_safetensors(path: Path) -> tuple[dict, dict[str, Tensor]]:
     return description, tensors
 
 
-def reconstructor_from_upstream(record: NetworkRecord, path: str | Path) -> Reconstructor:
-    """Build a reconstructor from a published network's tensors and stored constructor arguments.
-
-    Raises:
-        InputFileError: naming what is missing or left over.
-    """
-    if record.class_name != RECONSTRUCTOR_CLASS:
-        raise InputFileError(
-            path, f"expected a {RECONSTRUCTOR_CLASS}, got a {record.class_name}", "give a Portrait4D network"
-        )
-    try:
-        config = config_from_upstream(record)
-        head = head_from_upstream(record.tensors)
-        renamed = {rename_reconstructor(k): v for k, v in record.tensors.items() if not k.startswith(HEAD_PREFIX)}
-    except (KeyError, ValueError, TypeError) as error:
-        raise InputFileError(path, f"unexpected network content ({error.args[0]})") from None
-    renamed.pop(None, None)
-    return load_renamed(path, config, head, renamed)
-
-
-def config_from_upstream(record: NetworkRecord) -> ReconstructorConfig:
-    """Read a published reconstructor's sizes from its stored constructor arguments (`networks-reconstructor.md` 1).
-
-    Raises:
-        KeyError: if an argument is missing.
-        ValueError: if one has a value this implementation does not know.
-    """
-    kwargs = record.init_kwargs
-    rendering = record.rendering_kwargs or kwargs["rendering_kwargs"]
-    motion_kinds = {dim: kind for kind, dim in MOTION_DIMS.items()}
-    motion_dim = kwargs.get("mot_dims", 512)
-    if motion_dim not in motion_kinds:
-        raise ValueError(f"mot_dims: expected one of {sorted(motion_kinds)}, got {motion_dim}")
-    for key in ("ray_start", "ray_end"):
-        if rendering.get(key) != "auto-plane":
-            raise ValueError(f"{key}: expected 'auto-plane', got {rendering.get(key)!r}")
-    fp16_blocks = kwargs.get("sr_num_fp16_res", 0)
-    style = "ones" if kwargs.get("sr_kwargs", {}).get("use_ws_ones", False) else "average"
-    return ReconstructorConfig(
-        image_resolution=kwargs.get("img_resolution", 512),
-        render_resolution=128,  # of the published inference program; the stored attribute is a training state
-        motion_kind=motion_kinds[motion_dim],
-        super_resolution=SuperResolutionConfig(
-            style=style,
-            conv_clamp=256.0 if fp16_blocks > 0 else None,
-            antialias=rendering.get("sr_antialias", True),
-        ),
-        volume=VolumeConfig(
-            depth_samples=rendering["depth_resolution"],
-            importance_samples=rendering["depth_resolution_importance"],
-            box_warp=rendering["box_warp"],
-        ),
-        head_pose=HeadPoseConfig(),
-    )
-
-
-def _assemble(
-    path: Path, description: dict, tensors: dict[str, Tensor], build_open_head: OpenHeadBuilder | None
-) -> Reconstructor:
-    if description.get("network") != "reconstructor":
-        raise InputFileError(path, f"expected a reconstructor, got {description.get('network')!r}", "give another file")
-    try:
-        config = config_from_dict(ReconstructorConfig, description["config"])
-        identity = description["head"]
-        stored = {name.removeprefix("head."): tensors.pop(name) for name in list(tensors) if name.startswith("head.")}
-        head = HeadModel(stored, identity["name"]) if stored else _rebuild_head(path, identity, build_open_head)
-    except (KeyError, ValueError, TypeError) as error:
-        raise InputFileError(path, f"damaged description ({error})", "convert or train it again") from None
-    return load_renamed(path, config, head, tensors)
-
-
-def _rebuild_head(path: Path, identity: dict, build_open_head: OpenHeadBuilder | None) -> HeadModel:
-    if build_open_head is None:
-        raise InputFileError(path, f"needs the open head {identity['name']!r}, and no builder was given")
-    assets = build_open_head(identity["name"], identity["version"])
-    found = digest_assets(assets)
-    if found != identity["sha256"]:
-        raise InputFileError(
-            path,
-            f"was made with another build of the open head {identity['name']} {identity['version']} "
-            f"(sha256 {identity['sha256'][:12]}, rebuilt {found[:12]})",
-            "use the release that wrote it",
-        )
-    return HeadModel.from_assets(assets, identity["version"])
-
-
 def load_renamed(
-    path: str | Path, config: ReconstructorConfig, head: HeadModel, tensors: dict[str, Tensor]
-) -> Reconstructor:
+    path: str | Path, config: NetworkConfig, head: HeadModel | None, tensors: dict[str, Tensor]
+) -> Network:
+    """Build the network of a configuration from its head model and its other tensors, by our names.
+
+    Raises:
+        InputFileError: naming `path` and what is missing, left over or of another shape.
+    """
     with torch.device("meta"):
-        network = Reconstructor(config, head)
-    wanted = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("head.")}
+        network = _KINDS[_kind_of(config)].build(config, head)
+    wanted = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith(HEAD)}
     missing = sorted(set(wanted) - set(tensors))
     unexpected = sorted(set(tensors) - set(wanted))
     shapes = [
@@ -205,8 +176,52 @@ def load_renamed(
             path, "does not fit its configuration: " + "; ".join(problems), "convert or train it again"
         )
     tensors = {name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()}
-    network.load_state_dict(tensors | {f"head.{k}": v for k, v in head.state_dict().items()}, assign=True)
+    if head is not None:
+        tensors |= {HEAD + name: tensor for name, tensor in head.state_dict().items()}
+    network.load_state_dict(tensors, assign=True)
     return network.eval().requires_grad_(False)
+
+
+def _kind_of(config: NetworkConfig) -> str:
+    return next(name for name, kind in _KINDS.items() if kind.config is type(config))
+
+
+def _require_kind(path: Path, found: object, kind: str | None) -> None:
+    if found not in _KINDS or kind not in (None, found):
+        raise InputFileError(path, f"expected a {kind or ' or '.join(_KINDS)}, got {found!r}", "give another file")
+
+
+def _read_content(
+    path: Path, description: dict, tensors: dict[str, Tensor], build_open_head: OpenHeadBuilder | None
+) -> NetworkContent:
+    try:
+        config = config_from_dict(_KINDS[description["network"]].config, description["config"])
+        stored = {name.removeprefix(HEAD): tensors.pop(name) for name in list(tensors) if name.startswith(HEAD)}
+        head = None
+        if stored:
+            head = HeadModel(stored, description["head"]["name"])
+        elif "head" in description:
+            head = _rebuild_head(path, description["head"], build_open_head)
+        elif not isinstance(config, DiscriminatorConfig):
+            raise KeyError("head")
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputFileError(path, f"damaged description ({error})", "convert or train it again") from None
+    return NetworkContent(config, head, tensors)
+
+
+def _rebuild_head(path: Path, identity: dict, build_open_head: OpenHeadBuilder | None) -> HeadModel:
+    if build_open_head is None:
+        raise InputFileError(path, f"needs the open head {identity['name']!r}, and no builder was given")
+    assets = build_open_head(identity["name"], identity["version"])
+    found = digest_assets(assets)
+    if found != identity["sha256"]:
+        raise InputFileError(
+            path,
+            f"was made with another build of the open head {identity['name']} {identity['version']} "
+            f"(sha256 {identity['sha256'][:12]}, rebuilt {found[:12]})",
+            "use the release that wrote it",
+        )
+    return HeadModel.from_assets(assets, identity["version"])
 
 
 def _abbreviate(names: list[str]) -> str:

@@ -3,7 +3,7 @@
 Published names: networks-reconstructor.md §11, networks-stylegan.md §10.2 and §10.3. `deformer.*` is not covered here.
 """
 
-import re
+from portrait4d.models.name_table import SHARED_MODULES, SHARED_TENSORS, NameTable
 
 _CROSS = r"encoder_canonical\.trans_blocks_(neutral|motion)\.(\d+)"
 _CROSS_OURS = r"canonical_encoder.\1_blocks.\2"
@@ -62,29 +62,16 @@ _MODULES = (
     (r"background\.up_conv_([1-4])\.0", r"background_encoder.up\1.conv"),
     (r"background\.up_conv_([1-4])\.2\.conv", r"background_encoder.up\1.resample"),
     (r"background\.out_conv", r"background_encoder.output_conv"),
-    (r"superresolution\.(block[01])\.(conv[01](?:\.affine)?)", r"super_resolution.\1.\2"),
-    (r"superresolution\.(block[01])\.torgb(|\.affine)", r"super_resolution.\1.to_rgb\2"),
-    (r"decoder\.net\.0", r"decoder.hidden"),
-    (r"decoder\.out_sigma", r"decoder.density"),
-    (r"decoder\.out_rgb", r"decoder.features"),
+    *SHARED_MODULES,
 )
 
 _TENSORS = (
     # other tensors: published (regular expression), ours or None where it is not needed
     (r"w_avg", r"average_style"),
-    (r"superresolution\.(block[01](?:\.conv0)?)\.resample_filter", r"super_resolution.\1.resample_filter"),
-    (r"superresolution\.block[01]\.conv1\.resample_filter", None),  # this convolution does not resample
-    (r"superresolution\.block[01]\.conv[01]\.noise_(const|strength)", None),  # super-resolution adds no noise
-    (r"dataset_label_std", None),  # left behind by the published training loop
+    *SHARED_TENSORS,
 )
 
-_RULES = tuple(
-    (re.compile(published), ours)
-    for published, ours in (
-        *((rf"{published}(\.weight|\.bias)", ours) for published, ours in _MODULES),
-        *_TENSORS,
-    )
-)
+_TABLE = NameTable("reconstructor", _MODULES, _TENSORS)
 
 
 def rename_reconstructor(name: str) -> str | None:
@@ -93,12 +80,4 @@ def rename_reconstructor(name: str) -> str | None:
     Raises:
         KeyError: if the name is not that of a published tensor, or starts with `deformer.`.
     """
-    for published, ours in _RULES:
-        match = published.fullmatch(name)
-        if match is None:
-            continue
-        if ours is None:
-            return None
-        kind = match.groups()[-1] if name.endswith((".weight", ".bias")) else ""
-        return match.expand(ours) + kind
-    raise KeyError(f"{name}: not the name of a tensor of a published reconstructor")
+    return _TABLE.rename(name)

@@ -3,6 +3,7 @@
 A kernel is a float32 tensor: (F, F) for a two-dimensional filter, (F,) for a separable one that runs along x, then y.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -23,6 +24,23 @@ def build_filter(taps: Sequence[float] = RESAMPLE_TAPS) -> torch.Tensor:
     if kernel.numel() < 8:
         kernel = torch.outer(kernel, kernel)
     return kernel / kernel.sum()
+
+
+def build_blur_filter(sigma: float) -> torch.Tensor:
+    """Return the separable blur kernel of width `sigma` in pixels: 2^(-(i/sigma)²), |i| <= 3 sigma, sum 1.
+
+    Base 2, not e (networks-stylegan.md §1.1); below a third of a pixel the kernel is the number 1.
+
+    Raises:
+        ValueError: if sigma is negative.
+    """
+    if sigma < 0:
+        raise ValueError(f"sigma: expected at least 0 pixels, got {sigma}")
+    half = math.floor(3 * sigma)
+    if half == 0:
+        return torch.ones(1)
+    taps = torch.exp2(-(torch.arange(-half, half + 1, dtype=torch.float32) / sigma).square())
+    return taps / taps.sum()
 
 
 def upfirdn2d(
@@ -90,6 +108,12 @@ def filter2d(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
     taps = kernel.shape[-1]
     before, after = taps // 2, (taps - 1) // 2
     return upfirdn2d(x, kernel, padding=(before, after, before, after))
+
+
+def blur2d(x: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Return `x` (B, C, H, W) blurred by `build_blur_filter(sigma)`, zeros beyond the border; below 1/3 `x` itself."""
+    kernel = build_blur_filter(sigma)
+    return x if len(kernel) == 1 else filter2d(x, kernel.to(x.device))
 
 
 def _filter(

@@ -1,7 +1,7 @@
 """Two-pass volume rendering of any radiance field (`rendering.md` sections 6.3 and 7)."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -41,6 +41,10 @@ class RenderedRays(NamedTuple):
     weights: Tensor
 
 
+Results = TypeVar("Results", bound=tuple)
+Samples = TypeVar("Samples", bound=tuple)
+
+
 def render_rays(
     field: Field, rays: Rays, jitter: Jitter, config: VolumeConfig, chunk: int | None = None, box_scale: float = 1.0
 ) -> RenderedRays:
@@ -57,43 +61,73 @@ def render_rays(
     Raises:
         ValueError: if chunk is not positive.
     """
+    coarse = stratified_distances(rays.centre_distance, config.box_warp * box_scale, jitter.stratified)
+
+    def render_part(part: slice) -> RenderedRays:
+        def evaluate(distances: Tensor) -> FieldSample:
+            sample = field(ray_points(rays, part, distances).flatten(1, 2))
+            return FieldSample(*(value.unflatten(1, distances.shape[1:]) for value in sample))
+
+        return render_two_passes(evaluate, *pass_inputs(rays, part, coarse, jitter))[0]
+
+    return render_in_chunks(render_part, rays.origins.shape[1], chunk)
+
+
+def render_in_chunks(render_part: Callable[[slice], Results], ray_count: int, chunk: int | None) -> Results:
+    """Render consecutive parts of a picture's rays and join them.
+
+    Args:
+        render_part: a part of the rays to a NamedTuple of tensors (B, rays of the part, ...).
+        ray_count: rays of the picture; there is one part, an empty one, if it has none.
+        chunk: rays in a part; None for all.
+
+    Raises:
+        ValueError: if chunk is not positive.
+    """
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk: expected a positive number of rays, got {chunk}")
-    coarse = stratified_distances(rays.centre_distance, config.box_warp * box_scale, jitter.stratified)
-    ray_count = rays.origins.shape[1]
     step = chunk or max(ray_count, 1)
-    parts = []
-    for start in range(0, max(ray_count, 1), step):
-        part = slice(start, start + step)
-        quantiles = jitter.importance if jitter.importance.shape[1] == 1 else jitter.importance[:, part]
-        parts.append(_render_part(field, rays.origins[:, part], rays.directions[:, part], coarse, quantiles))
+    parts = [render_part(slice(start, start + step)) for start in range(0, max(ray_count, 1), step)]
     if len(parts) == 1:
         return parts[0]
-    return RenderedRays(*(torch.cat(values, dim=1) for values in zip(*parts, strict=True)))
+    return type(parts[0])(*(torch.cat(values, dim=1) for values in zip(*parts, strict=True)))
 
 
-def _render_part(field: Field, origins: Tensor, directions: Tensor, coarse: Tensor, quantiles: Tensor) -> RenderedRays:
-    batch, ray_count = origins.shape[:2]
-    coarse = coarse[:, None].expand(batch, ray_count, -1)
-    near_features, near_densities = _evaluate(field, origins, directions, coarse)
-    coarse_weights = march(near_densities.detach(), coarse).weights
-    fine = importance_distances(coarse, coarse_weights, quantiles)
-    far_features, far_densities = _evaluate(field, origins, directions, fine)
+def render_two_passes(
+    evaluate: Callable[[Tensor], Samples], coarse: Tensor, quantiles: Tensor
+) -> tuple[RenderedRays, Samples, Samples]:
+    """Render rays in two passes (section 6.3): the second where the first found weight, then one march over both.
 
+    Args:
+        evaluate: distances (B, R, S) along the rays to a tuple with `features` (B, R, S, C) and raw `densities`
+            (B, R, S) there.
+        coarse: (B, R, D) distances of the first pass, ascending.
+        quantiles: (B, R or 1, I) in [0, 1] of the second.
+
+    Returns:
+        The rays, and what `evaluate` gave in the first and in the second pass.
+    """
+    near = evaluate(coarse)
+    fine = importance_distances(coarse, march(near.densities.detach(), coarse).weights, quantiles)
+    far = evaluate(fine)
     distances, order = torch.cat([coarse, fine], dim=2).sort(dim=2)
-    densities = torch.cat([near_densities, far_densities], dim=2).gather(2, order)
+    densities = torch.cat([near.densities, far.densities], dim=2).gather(2, order)
     weights, depth, transmittance = march(densities, distances)
     unsorted = torch.zeros_like(distances).scatter(2, order, sample_weights(weights))
     near_weights, far_weights = unsorted.split([coarse.shape[2], fine.shape[2]], dim=2)
-    features = _weighted_sum(near_weights, near_features) + _weighted_sum(far_weights, far_features)
-    return RenderedRays(features, depth, transmittance, distances, weights)
+    features = _weighted_sum(near_weights, near.features) + _weighted_sum(far_weights, far.features)
+    return RenderedRays(features, depth, transmittance, distances, weights), near, far
 
 
-def _evaluate(field: Field, origins: Tensor, directions: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
-    """Evaluate the field at distances (B, R, S): features (B, R, S, C), densities (B, R, S)."""
-    points = origins[:, :, None] + distances[..., None] * directions[:, :, None]
-    sample = field(points.flatten(1, 2))
-    return sample.features.unflatten(1, distances.shape[1:]), sample.densities.unflatten(1, distances.shape[1:])
+def pass_inputs(rays: Rays, part: slice, coarse: Tensor, jitter: Jitter) -> tuple[Tensor, Tensor]:
+    """Return distances (B, r, D) and quantiles for `render_two_passes` of a part of r rays; `coarse` is (B, D)."""
+    quantiles = jitter.importance if jitter.importance.shape[1] == 1 else jitter.importance[:, part]
+    return coarse[:, None].expand(-1, rays.origins[:, part].shape[1], -1), quantiles
+
+
+def ray_points(rays: Rays, part: slice, distances: Tensor) -> Tensor:
+    """Return the points (B, r, S, 3) at distances (B, r, S) along a part of r rays."""
+    return rays.origins[:, part, None] + distances[..., None] * rays.directions[:, part, None]
 
 
 def _weighted_sum(weights: Tensor, features: Tensor) -> Tensor:

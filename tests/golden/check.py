@@ -16,13 +16,27 @@ ROOT = HERE.parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from tests.golden import kind_motion, kind_network, kind_reconstructor  # noqa: E402
+from tests.golden import (  # noqa: E402
+    kind_genhead,
+    kind_losses_genhead,
+    kind_losses_recon,
+    kind_motion,
+    kind_network,
+    kind_reconstructor,
+    kind_records,
+    kind_sampling,
+)
 from tests.golden.comparison import Context, Result  # noqa: E402
 
 KINDS = {
+    "genhead-*.npz": kind_genhead.check,
     "reconstructor-*.npz": kind_reconstructor.check,
+    "losses-genhead*.npz": kind_losses_genhead.check,
+    "losses-recon*.npz": kind_losses_recon.check,
     "motion-*.npz": kind_motion.check,
     "network-*.pkl": kind_network.check,
+    "records*.npz": kind_records.check,
+    "sampling*.npz": kind_sampling.check,
 }
 ACCESSORIES = ("manifest-*.json", "network-*.json", "standin.*", "weights.py", "README*.md")
 """Files that other files are checked with."""

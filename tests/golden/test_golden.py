@@ -11,7 +11,7 @@ from tests.golden.comparison import Context
 
 HERE = Path(__file__).parent
 SHARED = HERE.parents[2] / "shared"
-SLOW = ("reconstructor-", "genhead-")
+SLOW = ("reconstructor-", "genhead-", "losses-recon")
 
 
 def cases() -> list[pytest.ParameterSet]:

@@ -31,6 +31,9 @@ class ExternalWeights:
         source: where to get it.
         licence: what is known of its terms.
         sha256: hexadecimal digest of the file, None when unknown.
+        size: bytes of the file, None when unknown.
+        url: address for `fetch_assets.py`, None when unknown.
+        in_repository: whether the published Portrait4D model repository holds it (`fetch_assets.py --repo`).
     """
 
     title: str
@@ -38,6 +41,23 @@ class ExternalWeights:
     source: str
     licence: str
     sha256: str | None = None
+    size: int | None = None
+    url: str | None = None
+    in_repository: bool = False
+
+
+_REPOSITORY = "the published Portrait4D model repository"
+_REPOSITORY_LICENCE = "its authors' terms, see that repository; not covered by the licence of this package"
+
+
+def _published_network(title: str, name: str) -> ExternalWeights:
+    return ExternalWeights(
+        title, f"pretrained_models/{name}", _REPOSITORY, f"{_REPOSITORY_LICENCE}; holds FLAME data", in_repository=True
+    )
+
+
+def _published_table(title: str, name: str) -> ExternalWeights:
+    return ExternalWeights(title, f"data/{name}", _REPOSITORY, _REPOSITORY_LICENCE, in_repository=True)
 
 
 EXTERNAL_WEIGHTS = {
@@ -47,9 +67,48 @@ EXTERNAL_WEIGHTS = {
         source="the authors' PD-FGC-inference repository (paper 'Progressive Disentangled Representation Learning for "
         "Fine-Grained Controllable Talking Head Synthesis')",
         licence="its authors' terms, see that repository; not covered by the licence of this package",
+        in_repository=True,
     ),
+    "face_identity": ExternalWeights(
+        title="ArcFace network, iresnet18",
+        path="arcface/ms1mv3_arcface_r18_fp16/backbone.pth",
+        source=f"{_REPOSITORY}, or ms1mv3_arcface_r18_fp16 of the InsightFace project (arcface_torch)",
+        licence="InsightFace: its models are for non-commercial research only",
+        in_repository=True,
+    ),
+    "inception": ExternalWeights(
+        title="Inception-V3 for FID",
+        path="inception/inception-2015-12-05.pth",
+        source="the FID Inception network of 2015-12-05 as a plain state dict, as the pytorch-fid project has it",
+        licence="the network is TensorFlow's, Apache License 2.0; trained on ImageNet",
+    ),
+    "lpips_vgg": ExternalWeights(
+        title="LPIPS weights, v0.1 for VGG16",
+        path="lpips/weights/v0.1/vgg.pth",
+        source="the package lpips on PyPI, which brings it as lpips/weights/v0.1/vgg.pth",
+        licence="BSD 2-Clause, of the LPIPS authors",
+    ),
+    "vgg16": ExternalWeights(
+        title="VGG16 for ImageNet",
+        path="imagenet/vgg16.pth",
+        source="torchvision's ImageNet weights of vgg16, a plain state dict",
+        licence="torchvision: BSD 3-Clause; trained on ImageNet",
+    ),
+    "resnet34": ExternalWeights(
+        title="ResNet-34 for ImageNet",
+        path="imagenet/resnet34.pth",
+        source="torchvision's ImageNet weights of resnet34, a plain state dict",
+        licence="torchvision: BSD 3-Clause; trained on ImageNet",
+    ),
+    "genhead": _published_network("GenHead network", "genhead-ffhq512.pkl"),
+    "portrait4d_static": _published_network("Portrait4D static network", "portrait4d-static-genhead512.pkl"),
+    "portrait4d_v2": _published_network("Portrait4D-v2 network", "portrait4d-v2-vfhq512.pkl"),
+    "ffhq_shapes": _published_table("FFHQ shapes and cameras", "ffhq_all_shape_n_c_params.npy"),
+    "ffhq_motions": _published_table("FFHQ motions", "ffhq_all_motion_params.npy"),
+    "vfhq_shapes": _published_table("VFHQ shapes and cameras", "vfhq_all_shape_n_c_params.npy"),
+    "vfhq_motions": _published_table("VFHQ motions", "vfhq_all_motion_params.npy"),
 }
-"""key -> external weights."""
+"""key -> external weights and data. Sizes, hashes and addresses that no source of ours states are None."""
 
 
 def find_weights(key: str) -> Path:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from portrait4d.ops.upfirdn2d import build_filter, downsample2d, filter2d, upfirdn2d, upsample2d
+from portrait4d.ops.upfirdn2d import build_blur_filter, build_filter, downsample2d, filter2d, upfirdn2d, upsample2d
 from tests.helpers.waves import wave
 
 
@@ -116,3 +116,16 @@ def test_first_and_second_derivatives(up, down):
 
     assert torch.autograd.gradcheck(filtered, (x,), fast_mode=True)
     assert torch.autograd.gradgradcheck(filtered, (x,), fast_mode=True)
+
+
+def test_blur_filter_conformance():
+    expected = [0.000917, 0.029358, 0.234862, 0.469725, 0.234862, 0.029358, 0.000917]
+    torch.testing.assert_close(build_blur_filter(1.0), torch.tensor(expected), atol=1e-6, rtol=0)
+    expected = [0.000459, 0.003086, 0.014680, 0.049378, 0.117442, 0.197513, 0.234884]
+    taps = build_blur_filter(2.0)
+    torch.testing.assert_close(taps[:7], torch.tensor(expected), atol=1e-6, rtol=0)
+    assert taps.equal(taps.flip(0)) and len(taps) == 13
+    assert build_blur_filter(10.0).shape == (61,)
+    assert build_blur_filter(0.3).tolist() == [1.0] == build_blur_filter(0.0).tolist()
+    with pytest.raises(ValueError, match="sigma: expected at least 0 pixels, got -1"):
+        build_blur_filter(-1)

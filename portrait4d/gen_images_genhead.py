@@ -1,0 +1,116 @@
+"""Make up heads with GenHead and turn them before the camera."""
+
+import sys
+from pathlib import Path
+
+import click
+
+
+def parse_seeds(context: click.Context | None, parameter: click.Parameter | None, text: str) -> tuple[int, ...]:
+    """Read a comma list of numbers and ranges a-b, both ends included: "0,2,5-7" gives (0, 2, 5, 6, 7).
+
+    Raises:
+        click.BadParameter: for anything else.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise click.BadParameter(f"expected numbers and ranges such as 0,2,5-7, got {text!r}")
+        if dash and int(last) < int(first):
+            raise click.BadParameter(f"expected ranges from low to high, got {part.strip()!r}")
+        if max(int(first), int(last or 0)) >= 2**32:
+            raise click.BadParameter(f"expected seeds below 2^32, got {part.strip()!r}")
+        seeds += range(int(first), int(last or first) + 1)
+    return tuple(dict.fromkeys(seeds))
+
+
+@click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
+@click.option(
+    "--network",
+    type=click.Path(path_type=Path),
+    default="./pretrained_models/genhead-ffhq512.pkl",
+    help="Network: .safetensors, or a published .pkl.",
+)
+@click.option("--seeds", callback=parse_seeds, default="0-10", help="Heads to make, such as 0,2,5-7.")
+@click.option("--trunc", "trunc", type=float, default=0.7, help="Truncation psi: 1 varied, 0 the average head.")
+@click.option(
+    "--trunc-cutoff", type=click.IntRange(0), default=14, help="Styles that are truncated, the coarsest first."
+)
+@click.option(
+    "--outdir", type=click.Path(path_type=Path), default="./experiments/genhead-syn", help="Where results go."
+)
+@click.option(
+    "--params",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Folder with ffhq_all_shape_n_c_params.npy and ffhq_all_motion_params.npy, row = seed; "
+    "default: a neutral identity whose expression, gaze, jaw and neck move.",
+)
+@click.option("--frames", type=click.IntRange(1), default=40, help="Pictures of each head, one turn of the neck.")
+@click.option("--shapes", type=bool, default=False, help="Also write meshes.")
+@click.option(
+    "--shape-res", "shape_res", type=click.IntRange(2, 1024), default=128, help="Grid points per side for meshes."
+)
+@click.option("--shape-level", type=float, default=25.0, help="Raw density of the mesh's surface.")
+@click.option(
+    "--shape-format",
+    type=click.Choice(["ply", "obj", "glb", ".ply", ".obj", ".glb"]),
+    default="ply",
+    help="Mesh format.",
+)
+@click.option(
+    "--render_size",
+    "--render-size",
+    type=click.IntRange(1, 1024),
+    default=None,
+    help="Rays per side; default: the network's own (64 in the published one).",
+)
+@click.option(
+    "--chunk", type=click.IntRange(1), default=None, help="Rays rendered at once; default: chosen for the device."
+)
+@click.option(
+    "--fov-deg",
+    type=click.FloatRange(0, 180, True, True),
+    default=None,
+    help="Field of view; default: that of the parameters (12 degrees).",
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to run.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    help="Precision of the networks.",
+)
+@click.option("--seed", type=int, default=0, help="Seed of --random-sampling.")
+@click.option(
+    "--random-sampling", is_flag=True, help="Draw sample positions along rays (default: fixed, free of flicker)."
+)
+@click.option("--grid", is_flag=True, help="Also write one picture of all heads.")
+@click.option("--video", is_flag=True, help="Also write an mp4 of each head.")
+@click.option("--fps", type=click.FloatRange(1, 240), default=25.0, help="Frames per second of --video.")
+@click.option("--resume", is_flag=True, help="Keep pictures that are there already.")
+@click.option("--class", "class_idx", type=int, default=None, help="Accepted for old command lines, without effect.")
+@click.option("--reload_modules", type=bool, default=True, help="Accepted for old command lines, without effect.")
+def main(class_idx: int | None, reload_modules: bool, **options: object) -> None:
+    """Make up heads from seeds and turn them before a frontal camera.
+
+    Writes <outdir>/<seed>_<frame>.png; meshes, films and a grid on request.
+    """
+    from portrait4d.config.experiments import SampleHeadsConfig
+    from portrait4d.files.errors import UserError
+    from portrait4d.inference.sample_heads_job import run_sampling
+
+    options["shape_format"] = str(options["shape_format"]).removeprefix(".")
+    config = SampleHeadsConfig(**options)
+    try:
+        report = run_sampling(config)
+    except UserError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(report.summary(config.outdir))
+    if report.failures:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""L6: statistics of picture features, and distances between sets of pictures."""
