@@ -37,7 +37,6 @@ from portrait4d.synthetic_heads.skin_mesh import (
 from portrait4d.synthetic_heads.smooth_mesh import Subdivision
 from portrait4d.synthetic_heads.strands import Strands, grow_beard, grow_brows, grow_lashes, grow_scalp_hair
 
-
 Turn = Callable[[Tensor, Tensor], Tensor]
 """Points (..., 3) and their heights (...) in mm on the neutral head to where the neck's rotation takes them."""
 

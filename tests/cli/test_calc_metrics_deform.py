@@ -110,6 +110,12 @@ def test_stored_statistics_serve_until_the_data_change(folders: tuple[Path, Path
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
+def test_mirrored_reals_count_where_the_metric_lets_them(folders: tuple[Path, Path]) -> None:
+    arguments = ["--data", folders[0], "--fakes", folders[1], "--metrics", "fid30,fid30_full", "--no-cache"]
+    assert [line["num_real"] for line in lines(run(*arguments, "--mirror", 1))] == [24, 12]
+    assert [line["num_real"] for line in lines(run(*arguments))] == [12, 12]
+
+
 def test_two_processes_measure_what_one_does(folders: tuple[Path, Path], tmp_path: Path) -> None:
     real, fake = folders
     arguments = ["--data", real, "--fakes", fake, "--metrics", "kid11", "--no-cache"]

@@ -39,10 +39,10 @@ INIT_KWARGS = {
 }
 
 
-def published_tensors(head: HeadModel) -> dict[str, Tensor]:
-    """Return every tensor of a published reconstructor: the filled ones and what follows from definitions."""
-    manifest = json.loads(MANIFEST.read_text())
-    tensors = {name: torch.from_numpy(array) for name, array in weights.fill(MANIFEST).items()}
+def published_tensors(head: HeadModel, manifest_path: Path = MANIFEST) -> dict[str, Tensor]:
+    """Return every tensor of a published network: the filled ones and what follows from definitions."""
+    manifest = json.loads(manifest_path.read_text())
+    tensors = {name: torch.from_numpy(array) for name, array in weights.fill(manifest_path).items()}
     known = {PREFIX + theirs: getattr(head, ours) for theirs, ours in NAMES.items()}
     known[PREFIX + "flame_model.posedirs"] = head.pose_directions.T
     known[PREFIX + FACE_ONLY] = head.canonical_vertices[head.region("face")]
@@ -78,7 +78,12 @@ class _Module:
         return self.state["_modules"].setdefault(name, _Module("Part", self.reconstruct))
 
 
-def write_published_pickle(path: Path, tensors: dict[str, Tensor]) -> None:
+def write_published_pickle(
+    path: Path,
+    tensors: dict[str, Tensor],
+    class_name: str = "TriPlaneReconstructorNeutralize",
+    init_kwargs: dict = INIT_KWARGS,
+) -> None:
     """Write tensors by published name as a network pickle with G_ema, as the reference's training loop would."""
     package, module = ModuleType("torch_utils"), ModuleType("torch_utils.persistence")
 
@@ -89,11 +94,11 @@ def write_published_pickle(path: Path, tensors: dict[str, Tensor]) -> None:
     _reconstruct_persistent_obj.__qualname__ = "_reconstruct_persistent_obj"
     module._reconstruct_persistent_obj = _reconstruct_persistent_obj
     root = _Module(
-        "TriPlaneReconstructorNeutralize",
+        class_name,
         _reconstruct_persistent_obj,
         _init_args=(),
-        _init_kwargs=INIT_KWARGS,
-        rendering_kwargs=RENDERING_KWARGS,
+        _init_kwargs=init_kwargs,
+        rendering_kwargs=init_kwargs["rendering_kwargs"],
         neural_rendering_resolution=128,
     )
     for name, tensor in tensors.items():
