@@ -33,6 +33,7 @@ check: setup
 
 bench: setup
 	$(BIN)/python benchmarks/bench_reenact.py
+	$(BIN)/python benchmarks/bench_genhead.py
 
 native: setup
 	@echo "There are no native operations yet; the PyTorch reference serves on every device."

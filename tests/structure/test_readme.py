@@ -16,9 +16,10 @@ COMMANDS = [line.split("#")[0].strip() for line in BLOCKS.splitlines() if line.s
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python ")])
 def test_script_options_exist(command: str) -> None:
     words = command.split()
-    help_text = run_script(words[1], "--help").stdout
+    script = f"{words[2].replace('.', '/')}.py" if words[1] == "-m" else words[1]
+    help_text = run_script(script, "--help").stdout
     for option in {w.split("=")[0] for w in words if w.startswith("--")}:
-        assert re.search(rf"{option}\b", help_text), f"{option} is not an option of {words[1]}"
+        assert re.search(rf"{option}\b", help_text), f"{option} is not an option of {script}"
 
 
 def test_options_in_the_table_exist() -> None:
