@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from portrait4d.script_options import field_of_view_option, machine_options, mesh_options, reference_options
+
 
 def parse_seeds(context: click.Context | None, parameter: click.Parameter | None, text: str) -> tuple[int, ...]:
     """Read a comma list of numbers and ranges a-b, both ends included: "0,2,5-7" gives (0, 2, 5, 6, 7).
@@ -49,16 +51,7 @@ def parse_seeds(context: click.Context | None, parameter: click.Parameter | None
 )
 @click.option("--frames", type=click.IntRange(1), default=40, help="Pictures of each head, one turn of the neck.")
 @click.option("--shapes", type=bool, default=False, help="Also write meshes.")
-@click.option(
-    "--shape-res", "shape_res", type=click.IntRange(2, 1024), default=128, help="Grid points per side for meshes."
-)
-@click.option("--shape-level", type=float, default=25.0, help="Raw density of the mesh's surface.")
-@click.option(
-    "--shape-format",
-    type=click.Choice(["ply", "obj", "glb", ".ply", ".obj", ".glb"]),
-    default="ply",
-    help="Mesh format.",
-)
+@mesh_options
 @click.option(
     "--render_size",
     "--render-size",
@@ -66,33 +59,14 @@ def parse_seeds(context: click.Context | None, parameter: click.Parameter | None
     default=None,
     help="Rays per side; default: the network's own (64 in the published one).",
 )
-@click.option(
-    "--chunk", type=click.IntRange(1), default=None, help="Rays rendered at once; default: chosen for the device."
-)
-@click.option(
-    "--fov-deg",
-    type=click.FloatRange(0, 180, True, True),
-    default=None,
-    help="Field of view; default: that of the parameters (12 degrees).",
-)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to run.")
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    default="float32",
-    help="Precision of the networks.",
-)
-@click.option("--seed", type=int, default=0, help="Seed of --random-sampling.")
-@click.option(
-    "--random-sampling", is_flag=True, help="Draw sample positions along rays (default: fixed, free of flicker)."
-)
+@field_of_view_option("that of the parameters (12 degrees)")
+@machine_options
 @click.option("--grid", is_flag=True, help="Also write one picture of all heads.")
 @click.option("--video", is_flag=True, help="Also write an mp4 of each head.")
 @click.option("--fps", type=click.FloatRange(1, 240), default=25.0, help="Frames per second of --video.")
 @click.option("--resume", is_flag=True, help="Keep pictures that are there already.")
-@click.option("--class", "class_idx", type=int, default=None, help="Accepted for old command lines, without effect.")
-@click.option("--reload_modules", type=bool, default=True, help="Accepted for old command lines, without effect.")
-def main(class_idx: int | None, reload_modules: bool, **options: object) -> None:
+@reference_options
+def main(**options: object) -> None:
     """Make up heads from seeds and turn them before a frontal camera.
 
     Writes <outdir>/<seed>_<frame>.png; meshes, films and a grid on request.
@@ -101,7 +75,6 @@ def main(class_idx: int | None, reload_modules: bool, **options: object) -> None
     from portrait4d.files.errors import UserError
     from portrait4d.inference.sample_heads_job import run_sampling
 
-    options["shape_format"] = str(options["shape_format"]).removeprefix(".")
     config = SampleHeadsConfig(**options)
     try:
         report = run_sampling(config)

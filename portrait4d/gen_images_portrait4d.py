@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from portrait4d.script_options import field_of_view_option, machine_options, mesh_options, reference_options
+
 EXAMPLES = Path(__file__).parent / "examples"
 
 
@@ -38,33 +40,11 @@ EXAMPLES = Path(__file__).parent / "examples"
     default=False,
     help="Read bfm2flame_params_simplified instead of flame_optim_params.",
 )
-@click.option("--shape", type=bool, default=False, help="Also write meshes.")
-@click.option(
-    "--shape-res", "shape_res", type=click.IntRange(2, 1024), default=128, help="Grid points per side for meshes."
-)
-@click.option("--shape-level", type=float, default=25.0, help="Raw density of the mesh's surface.")
-@click.option("--shape-format", type=click.Choice(["ply", "obj", "glb"]), default="ply", help="Mesh format.")
+@click.option("--shape", "--shapes", "shape", type=bool, default=False, help="Also write meshes.")
+@mesh_options
 @click.option("--render_size", "--render-size", type=click.IntRange(1, 1024), default=128, help="Rays per side.")
-@click.option(
-    "--chunk", type=click.IntRange(1), default=None, help="Rays rendered at once; default: chosen for the device."
-)
-@click.option(
-    "--fov-deg",
-    type=click.FloatRange(0, 180, True, True),
-    default=None,
-    help="Field of view; default: the driver's intrinsics.",
-)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to run.")
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    default="float32",
-    help="Precision of the networks.",
-)
-@click.option("--seed", type=int, default=0, help="Seed of --random-sampling.")
-@click.option(
-    "--random-sampling", is_flag=True, help="Draw sample positions along rays (default: fixed, free of flicker)."
-)
+@field_of_view_option("the driver's intrinsics")
+@machine_options
 @click.option(
     "--pairs",
     type=click.Choice(["all", "zip"]),
@@ -89,6 +69,7 @@ EXAMPLES = Path(__file__).parent / "examples"
     "--source-cache/--no-source-cache", default=True, help="Encode each source once, or again for every frame."
 )
 @click.option("--resume", is_flag=True, help="Keep results that are there already.")
+@reference_options
 def main(**options: object) -> None:
     """Reenact source portraits with driving portraits.
 
