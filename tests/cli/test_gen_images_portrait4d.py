@@ -25,7 +25,7 @@ def test_help_is_quick_and_names_every_reference_flag() -> None:
     process = run_script(SCRIPT, "--help")
     assert process.returncode == 0
     assert time.perf_counter() - started < 5  # imports no torch: well under a second on an idle machine
-    for flag in ("--network", "--srcdir", "--tardir", "--outdir", "--use_neck", "--use_simplified", "--shape "):
+    for flag in ("--network", "--srcdir", "--tardir", "--outdir", "--use_neck", "--use_simplified", "--shape,"):
         assert flag in process.stdout
 
 
