@@ -31,7 +31,10 @@ setup(
     cmdclass={"build_py": BuildWithConfigs},
     python_requires=">=3.11",
     packages=find_packages(include=["portrait4d", "portrait4d.*", "data_preprocess*", "generate_lmdb*"]),
-    package_data={"portrait4d": ["examples/*.csv", "examples/*/*.png", "examples/*/*.jpg", "examples/*/*.npy"]},
+    package_data={
+        "portrait4d": ["examples/*.csv", "examples/*/*.png", "examples/*/*.jpg", "examples/*/*.npy"]
+        + [f"examples/synthetic/**/*.{kind}" for kind in ("jpg", "npy", "json", "jsonl")]
+    },
     install_requires=[
         "torch>=2.6",
         "numpy",
@@ -55,6 +58,7 @@ setup(
             "portrait4d-calc-metrics=portrait4d.calc_metrics_deform:main",
             "portrait4d-fetch-assets=portrait4d.fetch_assets:main",
             "portrait4d-sample-heads=portrait4d.gen_images_genhead:main",
+            "portrait4d-write-synthetic-portraits=portrait4d.write_synthetic_portraits:main",
         ]
     },
 )

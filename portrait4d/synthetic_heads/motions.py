@@ -12,11 +12,12 @@ from portrait4d.geometry.head_params import EXPRESSION_DIM
 from portrait4d.synthetic_heads.head_expressions import FULL_EXPRESSION, MIXTURES
 from portrait4d.synthetic_heads.head_template import open_head_extras
 
-CLIP_FPS = 25
+CLIP_FPS = 25.0
 NECK_STD_RAD, NECK_LIMIT_RAD = np.array([0.10, 0.24, 0.055]), np.array([0.30, 0.60, 0.22])
-GAZE_STD_RAD, GAZE_LIMIT_RAD = np.array([0.07, 0.14]), np.array([0.20, 0.34])
-CAMERA_MEAN, CAMERA_STD = np.array([0.0, -0.01, -4.2]), np.array([0.015, 0.012, 0.09])
-"""World-to-camera translation of labels; fitted labels of photos measure about this (`flame-fitting.md` section 1)."""
+GAZE_MEAN_RAD = np.array([-0.02, 0.0])
+GAZE_STD_RAD, GAZE_LIMIT_RAD = np.array([0.06, 0.14]), np.array([0.20, 0.34])
+CAMERA_MEAN, CAMERA_STD = np.array([0.0, -0.03, -4.25]), np.array([0.015, 0.012, 0.09])
+"""World-to-camera translation of labels, within what fitted labels of photos measure (`flame-fitting.md` section 1)."""
 GAZE_SCALE_RAD, JAW_SCALE_RAD = 0.3, 0.2
 """Angles that count as one unit in motion vectors."""
 
@@ -52,37 +53,44 @@ def sample_still_motion(seed: int, index: int) -> Motion:
     """Draw the motion of a single portrait; equal numbers give equal motions."""
     rng = _stream(seed, index, 0)
     expression = _sample_expression(rng)
-    if rng.random() < 0.06:
+    if rng.random() < 0.04:
         expression[_slots(("blink_left", "blink_right"))] = FULL_EXPRESSION * rng.uniform(0.8, 1.0)
     neck = np.clip(rng.normal(0, NECK_STD_RAD), -NECK_LIMIT_RAD, NECK_LIMIT_RAD)
     jaw = rng.uniform(0.05, 0.24) if rng.random() < 0.25 else rng.uniform(0, 0.04)
-    return _motion(expression, neck, jaw, rng.normal(0, GAZE_STD_RAD), rng.normal(CAMERA_MEAN, CAMERA_STD))
+    return _motion(expression, neck, jaw, rng.normal(GAZE_MEAN_RAD, GAZE_STD_RAD), rng.normal(CAMERA_MEAN, CAMERA_STD))
 
 
-def sample_clip_motions(seed: int, index: int, frames: int) -> list[Motion]:
-    """Draw smooth motions of a clip of 25 frames per second: turning, talking, looking about, blinking.
+def sample_clip_motions(seed: int, index: int, frames: int, fps: float = CLIP_FPS) -> list[Motion]:
+    """Draw smooth motions of a clip: turning, talking, looking about, blinking.
+
+    Args:
+        seed, index: equal numbers give equal motions.
+        frames: how many.
+        fps: frames per second; fewer show the same motion in larger steps.
 
     Raises:
-        ValueError: if there is less than one frame.
+        ValueError: if there is less than one frame, or `fps` is not positive.
     """
     if frames < 1:
         raise ValueError(f"frames: expected 1 or more, got {frames}")
-    time_s = np.arange(frames) / CLIP_FPS
+    if fps <= 0:
+        raise ValueError(f"fps: expected above 0, got {fps}")
+    time_s = np.arange(frames) / fps
     waves = [_waves(_stream(seed, index, 10 + k), time_s, 0.45 if k < 3 else 0.8) for k in range(5)]
     rng = _stream(seed, index, 1)
-    neck = rng.normal(0, 0.5 * NECK_STD_RAD) + 0.8 * NECK_STD_RAD * np.stack(waves[:3], 1)
+    neck = rng.normal(0, 0.5 * NECK_STD_RAD) + 1.1 * NECK_STD_RAD * np.stack(waves[:3], 1)
     gaze = 0.7 * GAZE_STD_RAD * np.stack(waves[3:], 1)
-    talk = np.clip(_waves(_stream(seed, index, 20), time_s, 4.0), 0, 2)
+    talk = 1 + np.tanh(_waves(_stream(seed, index, 20), time_s, 2.8))
     talk *= np.clip(0.5 + _waves(_stream(seed, index, 21), time_s, 0.5), 0, 1)
     translation = rng.normal(CAMERA_MEAN, CAMERA_STD)
     expressions = _blend_expressions(_stream(seed, index, 22), time_s)
-    expressions[:, _slots(("lips_apart",))] += 0.25 * FULL_EXPRESSION * talk[:, None]
+    expressions[:, _slots(("lips_apart",))] += 0.18 * FULL_EXPRESSION * talk[:, None]
     blinks = FULL_EXPRESSION * _blinks(_stream(seed, index, 23), time_s)
     lids = _slots(("blink_left", "blink_right"))
     expressions[:, lids] = np.maximum(expressions[:, lids], blinks[:, None])
     neck = np.clip(neck, -NECK_LIMIT_RAD, NECK_LIMIT_RAD)
     return [
-        _motion(expressions[k], neck[k], 0.015 + 0.085 * talk[k], gaze[k], translation.copy()) for k in range(frames)
+        _motion(expressions[k], neck[k], 0.015 + 0.055 * talk[k], gaze[k], translation.copy()) for k in range(frames)
     ]
 
 
@@ -130,7 +138,7 @@ def _motion(
 def _sample_expression(rng: np.random.Generator) -> np.ndarray:
     """Draw coefficients (100,): almost neutral, a feeling, or a mixture of a few movements."""
     expression = np.zeros(EXPRESSION_DIM)
-    small = _slots(("smile", "lips_apart", "brows_up", "brows_down", "squint", "press", "smile_left", "smile_right"))
+    small = _slots(("smile", "lips_apart", "brows_up", "brows_down", "wide", "press", "smile_left", "smile_right"))
     expression[small] = np.abs(rng.normal(0, 0.07 * FULL_EXPRESSION, len(small)))
     kind = rng.random()
     if kind < 0.5:

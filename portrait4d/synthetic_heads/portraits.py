@@ -7,6 +7,7 @@ Source: flame-fitting.md section 1, datasets.md section 1.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,7 @@ def plan_shot(person: Appearance, motion: Motion, view: int = 0) -> Shot:
         raise ValueError(f"view: expected 0 or more, got {view}")
     parts = [torch.from_numpy(a) for a in (motion.expression, motion.jaw_rad, motion.gaze_rad, motion.neck_rad)]
     params = frame_of(person, parts[0], parts[1], parts[2].repeat(2), parts[3])
-    pivot = open_head_model().rest(params.shape, params.expression).joints[0, NECK].double()
+    pivot = neck_joint(params)
     rotation = axis_angle_to_matrix(params.pose[0, :3].double())
     translation = torch.from_numpy(motion.camera_translation).double()
     position = -(translation - pivot + rotation @ pivot)
@@ -88,6 +89,20 @@ def plan_shot(person: Appearance, motion: Motion, view: int = 0) -> Shot:
     intrinsics = intrinsics_from_fov()
     cameras = [join_camera(pose.float(), intrinsics)[None] for pose in (cam2world, upright)]
     return Shot(params, *cameras)
+
+
+def neck_joint(params: HeadParams) -> Tensor:
+    """Return the neck joint (3,) float64 of one head, world units; it follows identity and expression."""
+    mean, directions = _neck_joint_parts()
+    return mean + directions @ torch.cat([params.shape[0], params.expression[0]]).double()
+
+
+@cache
+def _neck_joint_parts() -> tuple[Tensor, Tensor]:
+    """Return the template's neck joint (3,) and its change (3, 400) per coefficient, float64."""
+    head = open_head_model()
+    weights = head.joint_regressor[NECK].double()
+    return weights @ head.template.double(), torch.einsum("v,vkl->kl", weights, head.blend_directions.double())
 
 
 def view_angles_rad(view: int) -> tuple[float, float]:
