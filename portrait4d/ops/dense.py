@@ -3,10 +3,10 @@
 Contract: `convolve3x3` is conv2d with stride 1 and padding 1, `linear` is y = x W^T + b; both are PyTorch's own
 functions (the reference) wherever gradients, GPUs or other types than float32 are involved. On a CPU without gradients:
 
-* 3x3 convolutions of large pictures go to the Winograd kernels of NNPACK that PyTorch carries, 2 to 2.8 times faster
+* 3x3 convolutions of large pictures go to the Winograd kernels of NNPACK that PyTorch carries, 2 to 3 times faster
   than its default on two Zen 4 cores (`benchmarks/bench_dense.py`); the rounding error rises from 1e-6 to 1e-5 of the
   largest output.
-* Linear maps of many tokens run as 1x1 convolutions in channels-last layout, 1.2 to 1.6 times faster there.
+* Linear maps of many tokens run as 1x1 convolutions in channels-last layout, up to 1.5 times faster there.
 """
 
 import torch
