@@ -78,5 +78,5 @@ def test_no_script_hides_an_installed_module() -> None:
             spec = importlib.util.find_spec(path.stem)
             if (
                 spec is not None and spec.origin is not None
-            ):  # no origin: a plain folder such as the results of make demo
+            ):  # a plain folder, as of make demo, has no origin
                 assert str(ROOT) in spec.origin, f"{path} hides {spec.origin}"
