@@ -76,7 +76,5 @@ def test_no_script_hides_an_installed_module() -> None:
                 continue
             assert path.stem not in sys.stdlib_module_names, f"{path} hides a standard-library module"
             spec = importlib.util.find_spec(path.stem)
-            if (
-                spec is not None and spec.origin is not None
-            ):  # a plain folder, as of make demo, has no origin
+            if spec is not None and spec.origin is not None:  # a plain folder, as of make demo, has no origin
                 assert str(ROOT) in spec.origin, f"{path} hides {spec.origin}"
