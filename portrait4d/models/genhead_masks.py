@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from portrait4d.ops.resize import resize_antialiased
-from portrait4d.ops.upfirdn2d import build_blur_filter, filter2d
+from portrait4d.ops.upfirdn2d import blur2d
 from portrait4d.rendering.mesh_maps import PartMasks
 
 REFERENCE_SIZE = 512
@@ -42,8 +42,8 @@ def ray_masks(drawn: PartMasks, resolution: int, coarse_resolution: int) -> Part
     if resolution < size:
         return PartMasks(*(resize_antialiased(mask, resolution) for mask in drawn))
     scale = size / REFERENCE_SIZE
-    eye = filter2d(drawn.eye, _blur(EYE_BLUR * scale, drawn.eye))
-    mouth = filter2d(open_mask(drawn.mouth, round(OPENING_RADIUS * scale)), _blur(MOUTH_BLUR * scale, drawn.mouth))
+    eye = blur2d(drawn.eye, EYE_BLUR * scale)
+    mouth = blur2d(open_mask(drawn.mouth, round(OPENING_RADIUS * scale)), MOUTH_BLUR * scale)
     coarse = resize_antialiased(resize_antialiased(drawn.mouth, coarse_resolution), size)
     return PartMasks(eye, (mouth + coarse).clamp_max(1), drawn.head)
 
@@ -53,7 +53,3 @@ def open_mask(mask: Tensor, radius: int) -> Tensor:
     window = {"kernel_size": 2 * radius + 1, "stride": 1, "padding": radius}
     eroded = -functional.max_pool2d(-mask, **window)
     return functional.max_pool2d(eroded, **window)
-
-
-def _blur(sigma: float, like: Tensor) -> Tensor:
-    return build_blur_filter(sigma).to(like.device)
