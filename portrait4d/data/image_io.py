@@ -36,6 +36,9 @@ _UNREADABLE = (
 )
 """What Pillow's readers raise for files that are no pictures, damaged or cut short."""
 
+_KERNELS = {"lanczos": Image.Resampling.LANCZOS, "bilinear": Image.Resampling.BILINEAR}
+Box = tuple[float, float, float, float]
+
 _SAVE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 
@@ -182,6 +185,29 @@ def save_image(path: str | Path, image: Tensor, quality: int = 95) -> None:
     picture = Image.fromarray(_to_rows("image", image))
     with atomic_path(path) as temporary:
         picture.save(temporary, format=kind, **({"quality": quality} if kind == "JPEG" else {}))
+
+
+def resize_picture(image: Tensor, size: tuple[int, int], kernel: str = "lanczos", box: Box | None = None) -> Tensor:
+    """Resize a picture (3, H, W) in [-1, 1] in 8 bits, with Pillow's antialiased kernels.
+
+    Args:
+        image: (3, H, W) floating point.
+        size: (width, height) of the result in pixels.
+        kernel: "lanczos" or "bilinear".
+        box: (left, upper, right, lower), the part of the picture to resize, in pixels from its corner; None for all.
+
+    Returns:
+        (3, height, width) float32 in [-1, 1], on the CPU.
+
+    Raises:
+        ValueError: another shape, kernel or size, NaN in `image`, or a box that is not within it.
+    """
+    if kernel not in _KERNELS:
+        raise ValueError(f"kernel: expected one of {', '.join(_KERNELS)}, got {kernel!r}")
+    if min(size) < 1:
+        raise ValueError(f"size: expected at least 1 x 1 pixels, got {size[0]} x {size[1]}")
+    resized = Image.fromarray(_to_rows("image", image)).resize(size, _KERNELS[kernel], box)
+    return from_uint8(torch.from_numpy(np.array(resized).transpose(2, 0, 1).copy()))
 
 
 class VideoWriter:

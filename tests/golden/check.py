@@ -17,25 +17,37 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from tests.golden import (  # noqa: E402
+    kind_bfm2flame,
+    kind_crop,
+    kind_deep3d,
+    kind_fan,
     kind_genhead,
+    kind_h3r,
     kind_losses_genhead,
     kind_losses_recon,
     kind_motion,
     kind_network,
     kind_reconstructor,
     kind_records,
+    kind_retinaface,
     kind_sampling,
 )
 from tests.golden.comparison import Context, Result  # noqa: E402
 
 KINDS = {
+    "bfm2flame-*.npz": kind_bfm2flame.check,
+    "crop-*.npz": kind_crop.check,
+    "deep3d-*.npz": kind_deep3d.check,
+    "fan-*.npz": kind_fan.check,
     "genhead-*.npz": kind_genhead.check,
+    "h3r-*.npz": kind_h3r.check,
     "reconstructor-*.npz": kind_reconstructor.check,
     "losses-genhead*.npz": kind_losses_genhead.check,
     "losses-recon*.npz": kind_losses_recon.check,
     "motion-*.npz": kind_motion.check,
     "network-*.pkl": kind_network.check,
     "records*.npz": kind_records.check,
+    "retinaface-*.npz": kind_retinaface.check,
     "sampling*.npz": kind_sampling.check,
 }
 ACCESSORIES = ("manifest-*.json", "network-*.json", "standin.*", "weights.py", "README*.md")

@@ -1,4 +1,4 @@
-"""sampling.npz: data order, subsets, snapshot grids, parameters of a v1 iteration. The rest is not checked yet."""
+"""sampling.npz: data order, subsets, snapshot grids, parameters of a v1 iteration; the rest is in kind_supervision."""
 
 import re
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ import torch
 
 from portrait4d.data.parameter_bank import MotionPool, ParameterBank, ViewDraws
 from portrait4d.data.sampling import grid_indices, grid_size, shuffled_order, subset_indices
+from tests.golden import kind_supervision
 from tests.golden.comparison import Context, Result, compare, everywhere
 
 EXACT = everywhere(0)
@@ -30,14 +31,15 @@ VIEW_ARRAYS = {"shape": "shape", "expression": "expression", "pose": "pose", "ey
 
 
 def check(path: Path, context: Context) -> Iterator[Result]:
-    """Compare the parts that data loading is responsible for, and count the others."""
+    """Compare everything, and count what is neither compared nor an input."""
     golden = np.load(path)
     checked = set()
-    for part in (_orders, _grids, _params):
+    for part in (_orders, _grids, _params, *kind_supervision.PARTS):
         for result in part(path, golden):
             checked.add(result.array)
             yield result
-    inputs = {name for name in golden.files if re.match(r"params/set/|params/.*/draw_|grid/v1_seed", name)}
+    patterns = r"params/set/|params/.*/draw_|grid/v1_seed|" + kind_supervision.INPUTS
+    inputs = {name for name in golden.files if re.match(patterns, name)}
     others = sorted(set(golden.files) - checked - inputs)
     if others:
         groups = sorted({name.split("/")[0] for name in others})

@@ -27,10 +27,21 @@ def test_recorded_numbers(name: str) -> None:
 
 
 @pytest.mark.skipif(not (SHARED / "real").is_dir(), reason="real portraits (../shared/real) are not on this machine")
-@pytest.mark.parametrize("name", ["motion-a.npz", "motion-b.npz"])
-def test_recorded_numbers_of_photos(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "arrays"),
+    [
+        ("motion-a.npz", 4),
+        ("motion-b.npz", 4),
+        ("retinaface-a.npz", 21),
+        ("h3r-a.npz", 11),
+        ("fan-a.npz", 18),
+        ("deep3d-a.npz", 21),
+        ("crop-a.npz", 32),
+    ],
+)
+def test_recorded_numbers_of_photos(name: str, arrays: int) -> None:
     results, _ = check_folder(Context(SHARED / "golden", HERE, SHARED / "real"), [name])
-    assert len(results) == 4
+    assert len(results) == arrays
     assert not [result.line() for result in results if not result.ok]
 
 

@@ -142,7 +142,7 @@ def load_detector(name: str | Path, device: torch.device | str = "cpu", accept_u
             f"expected {EXTERNAL_WEIGHTS['inception'].source}; if you trust the file, give --accept-unverified",
         )
     if is_torchscript(path):
-        scripted = ScriptedDetector(_load_script(path, torch.device(device)))
+        scripted = ScriptedDetector(load_script(path, torch.device(device)))
         return Detector(DetectorIdentity("script", sha256, verified, verified), scripted)
     network = InceptionDetector(load_inception(path).to(device))
     return Detector(DetectorIdentity(INCEPTION, sha256, verified, comparable=True), network)
@@ -174,7 +174,12 @@ def detect_classes(detector: Detector, images: Tensor) -> Tensor:
     return probabilities
 
 
-def _load_script(path: Path, device: torch.device) -> nn.Module:
+def load_script(path: Path, device: torch.device) -> nn.Module:
+    """Open a TorchScript archive in evaluation mode.
+
+    Raises:
+        InputFileError: it cannot be read.
+    """
     try:
         return torch.jit.load(str(path), map_location=device).eval()
     except (RuntimeError, ValueError, OSError) as error:

@@ -59,18 +59,29 @@ class ConvBlock(nn.Module):
 
 
 class Hourglass(nn.Module):
-    """Residual blocks at full size plus the same at half the size, `depth` times nested."""
+    """Residual blocks at full size plus the same at half the size, `depth` times nested.
 
-    def __init__(self, depth: int, channels: int) -> None:
+    Args:
+        depth: number of halvings.
+        channels: of input, output and everything between.
+        plain: halve by means and double by repetition, as the published landmark network does, instead of by maxima
+            and bilinearly.
+    """
+
+    def __init__(self, depth: int, channels: int, plain: bool = False) -> None:
         super().__init__()
+        self.plain = plain
         self.skip = ConvBlock(channels, channels)
         self.before = ConvBlock(channels, channels)
-        self.inner = Hourglass(depth - 1, channels) if depth > 1 else ConvBlock(channels, channels)
+        self.inner = Hourglass(depth - 1, channels, plain) if depth > 1 else ConvBlock(channels, channels)
         self.after = ConvBlock(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
-        low = self.after(self.inner(self.before(functional.max_pool2d(x, 2))))
+        halved = functional.avg_pool2d(x, 2) if self.plain else functional.max_pool2d(x, 2)
+        low = self.after(self.inner(self.before(halved)))
+        if self.plain:
+            return self.skip(x) + functional.interpolate(low, size=x.shape[-2:])
         return self.skip(x) + functional.interpolate(low, size=x.shape[-2:], mode="bilinear", align_corners=False)
 
 
@@ -189,16 +200,22 @@ def published_name(name: str) -> str:
         return f"{_HEAD_NAMES[part]}.{rest}" if part.endswith("_features") else f"{_HEAD_NAMES[part]}.1.{rest}"
     module, _, rest = rest.partition(".")
     if module == "hourglass":
-        level = HOURGLASS_DEPTH
-        while level > 1 and rest.startswith("inner."):
-            level, rest = level - 1, rest.removeprefix("inner.")
-        branch, _, rest = rest.partition(".")
-        block = "b2_plus_1" if branch == "inner" else f"{_HOURGLASS_NAMES[branch]}_{level}"
-        return f"model.m0.{block}.{_block_name(rest)}"
-    return f"model.{_TRUNK_NAMES[module]}.{_block_name(rest) if 'block' in module else rest}"
+        return f"model.m0.{published_hourglass_name(rest)}"
+    return f"model.{_TRUNK_NAMES[module]}.{published_block_name(rest) if 'block' in module else rest}"
 
 
-def _block_name(name: str) -> str:
+def published_hourglass_name(name: str) -> str:
+    """Return the published name of a tensor of a `Hourglass` of depth 4."""
+    level = HOURGLASS_DEPTH
+    while level > 1 and name.startswith("inner."):
+        level, name = level - 1, name.removeprefix("inner.")
+    branch, _, rest = name.partition(".")
+    block = "b2_plus_1" if branch == "inner" else f"{_HOURGLASS_NAMES[branch]}_{level}"
+    return f"{block}.{published_block_name(rest)}"
+
+
+def published_block_name(name: str) -> str:
+    """Return the published name of a tensor of a `ConvBlock`."""
     return name.replace("norm", "bn").replace("shortcut", "downsample")
 
 

@@ -87,6 +87,8 @@ EXTERNAL_WEIGHTS = {
         path="lpips/weights/v0.1/vgg.pth",
         source="the package lpips on PyPI, which brings it as lpips/weights/v0.1/vgg.pth",
         licence="BSD 2-Clause, of the LPIPS authors",
+        sha256="a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+        size=7289,
     ),
     "vgg16": ExternalWeights(
         title="VGG16 for ImageNet",
@@ -99,6 +101,46 @@ EXTERNAL_WEIGHTS = {
         path="imagenet/resnet34.pth",
         source="torchvision's ImageNet weights of resnet34, a plain state dict",
         licence="torchvision: BSD 3-Clause; trained on ImageNet",
+    ),
+    "retinaface": ExternalWeights(
+        title="RetinaFace face detector, ResNet-50",
+        path="facedetect/retinaface/Resnet50_Final.pth",
+        source="Resnet50_Final.pth of the public PyTorch RetinaFace (biubug6), in facexlib's release v0.1.0 as "
+        "detection_Resnet50_Final.pth",
+        licence="MIT, of the PyTorch RetinaFace authors; trained on WIDER FACE",
+        url="https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_Resnet50_Final.pth",
+    ),
+    "h3r": ExternalWeights(
+        title="H3R landmark network, HRNet-W18, 98 WFLW points",
+        path="hrnet_w18_wflw/h3r/model.pth",
+        source="the authors of H3R (paper 'Heatmap Regression via Randomized Rounding'), HRNet-W18 trained on WFLW",
+        licence="not stated for the weights",
+    ),
+    "landmarks68": ExternalWeights(
+        title="FAN-4 landmark network, 68 points",
+        path="landmark3d/3DFAN4-4a694010b9.zip",
+        source="the face-alignment project, releases 1.3 to 1.4",
+        licence="BSD 3-Clause, of the face-alignment authors; trained on 300W-LP",
+    ),
+    "bfm_regressor": ExternalWeights(
+        title="Deep3DFace network, ResNet-50, 257 coefficients",
+        path="facerecon/deep3d_2023/epoch_20.pth",
+        source="the authors of Deep3DFaceRecon_pytorch, model of 2023",
+        licence="its authors' terms, see that repository; made with the Basel Face Model, which is for research only",
+    ),
+    "bfm2flame_mapper": ExternalWeights(
+        title="mapper from Basel Face Model to FLAME coefficients",
+        path="bfm2flame_mapper/model-iter200000.pth",
+        source="the published Portrait4D repository, folder data_preprocess",
+        licence="its authors' terms, see that repository; not covered by the licence of this package",
+        sha256="730c2d2289bb5b1d1c2c351b0de8cc5c3a55c008bfcac2fb45130808635fd91c",
+        size=1125471,
+    ),
+    "bfm2flame_correspondence": ExternalWeights(
+        title="correspondence of Basel Face Model and FLAME vertices",
+        path="bfm_to_flame/BFM_to_FLAME_corr.npz",
+        source="the public BFM_to_FLAME converter of FLAME's authors (BFM_to_FLAME_corr.npz)",
+        licence="its authors' terms, see that repository; not covered by the licence of this package",
     ),
     "genhead": _published_network("GenHead network", "genhead-ffhq512.pkl"),
     "portrait4d_static": _published_network("Portrait4D static network", "portrait4d-static-genhead512.pkl"),
@@ -125,21 +167,41 @@ def find_weights(key: str) -> Path:
     if key not in EXTERNAL_WEIGHTS:
         raise ValueError(f"key: expected one of {sorted(EXTERNAL_WEIGHTS)}, got {key!r}")
     weights = EXTERNAL_WEIGHTS[key]
-    assets = os.environ.get(ASSETS_VARIABLE)
-    roots = [Path(assets).expanduser() if assets else Path(f"${ASSETS_VARIABLE}"), PACKAGE_MODELS]
-    places = [root / weights.path for root in roots]
+    places = asset_places(weights.path)
     for place in places:
         if place.is_file():
             _check_sha256(place, weights)
             return place
-    raise AssetMissingError(f"{weights.title} ({places[0].name})", places, weights.source)
+    source = f"{weights.source}, or run {fetch_command(key)}"
+    raise AssetMissingError(f"{weights.title} ({places[0].name})", places, source)
 
 
-def load_tensors(path: str | Path) -> dict[str, Tensor]:
+def asset_places(path: str) -> list[Path]:
+    """Return where the asset `path` may lie: below the folder of PORTRAIT4D_ASSETS, then below `portrait4d/models`."""
+    assets = os.environ.get(ASSETS_VARIABLE)
+    roots = [Path(assets).expanduser() if assets else Path(f"${ASSETS_VARIABLE}"), PACKAGE_MODELS]
+    return [root / path for root in roots]
+
+
+def fetch_command(*keys: str) -> str:
+    """Return the command that fetches the weights `keys`; words in capitals are the user's to fill in."""
+    addresses = [
+        "" if weights.url else "--repo OWNER/NAME" if weights.in_repository else f"--url {key}=ADDRESS"
+        for key, weights in ((key, EXTERNAL_WEIGHTS[key]) for key in keys)
+    ]
+    options = [*dict.fromkeys(filter(None, addresses)), "--accept-licences"]
+    return " ".join(["python portrait4d/fetch_assets.py", *keys, *options])
+
+
+def load_tensors(path: str | Path, entry: str = "state_dict") -> dict[str, Tensor]:
     """Load a plain state dict {name: tensor} onto the CPU from `.safetensors` or else a `torch.save` file.
 
     Nothing named in the file is run. Entries that are no tensors are dropped, and so is the `module.` that
     DataParallel puts before every name.
+
+    Args:
+        path: the file.
+        entry: of a file that keeps its state dict under this name, beside other things, that one is loaded.
 
     Raises:
         InputFileError: the file is missing, damaged, or holds something else.
@@ -148,7 +210,7 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputFileError(path, "no such file", "give the path of a file of weights")
     try:
-        content = load_file(path) if path.suffix.lower() == ".safetensors" else _load_torch(path)
+        content = load_file(path) if path.suffix.lower() == ".safetensors" else _load_torch(path, entry)
     except _UNREADABLE as error:
         problem = f"not a readable file of weights ({type(error).__name__})"
         raise InputFileError(path, problem, "it may be damaged or incomplete: get it again") from error
@@ -177,8 +239,9 @@ _UNREADABLE = (
 """What the readers raise for text, noise and files cut short."""
 
 
-def _load_torch(path: Path) -> object:
-    return torch.load(path, map_location="cpu", weights_only=True)
+def _load_torch(path: Path, entry: str) -> object:
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    return content[entry] if isinstance(content, dict) and isinstance(content.get(entry), dict) else content
 
 
 def _items(content: object) -> list[tuple[str, object]]:

@@ -14,6 +14,7 @@ from portrait4d.data.image_io import (
     from_uint8,
     image_grid,
     load_image,
+    resize_picture,
     save_image,
     save_video,
     side_by_side,
@@ -198,6 +199,26 @@ def test_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Monk
         save_image(tmp_path / "a.png", torch.ones(3, 2, 2))
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     assert (tmp_path / "a.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("kernel", ["lanczos", "bilinear"])
+def test_resize_is_antialiased_and_takes_parts(kernel: str) -> None:
+    stripes = torch.ones(3, 8, 12) * torch.tensor([1.0, -1.0]).repeat(6)
+    shrunk = resize_picture(stripes, (3, 2), kernel)
+    assert shrunk.shape == (3, 2, 3) and shrunk.abs().max() < 0.3
+    halves = torch.cat([torch.full((3, 8, 6), -1.0), torch.ones(3, 8, 6)], 2)
+    assert (resize_picture(halves, (10, 4), kernel, box=(9, 0, 12, 8)) == 1).all()
+    assert (bytes_of(resize_picture(halves, (12, 8), kernel)) == bytes_of(halves)).all()
+
+
+def test_resize_refuses_wrong_arguments() -> None:
+    picture = torch.zeros(3, 8, 8)
+    with pytest.raises(ValueError, match="kernel: expected one of lanczos, bilinear, got 'nearest'"):
+        resize_picture(picture, (4, 4), "nearest")
+    with pytest.raises(ValueError, match="size: expected at least 1 x 1 pixels, got 4 x 0"):
+        resize_picture(picture, (4, 0))
+    with pytest.raises(ValueError, match=r"image: expected shape \(3, H, W\), got \(1, 8, 8\)"):
+        resize_picture(picture[:1], (4, 4))
 
 
 # ---------------------------------------------------------------------------------------------------- films
