@@ -3,7 +3,7 @@
 All three see the image (B, 3, H, W), RGB in [-1, 1], with two coordinate channels appended (§2).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -109,9 +109,18 @@ class GlobalEncoder(nn.Module):
         """
         stem = weights["conv1.weight"]
         self.stem.weight.copy_(stem[:, [i % 3 for i in range(IMAGE_CHANNELS)]] * (3 / IMAGE_CHANNELS))
+        for name, weight in self._resnet_stages():
+            weight.copy_(weights[name])
+
+    def resnet_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return torchvision's name and the shape of each tensor that `load_resnet_trunk` takes."""
+        out_channels, _, *kernel = self.stem.weight.shape
+        return {"conv1.weight": (out_channels, 3, *kernel)} | {n: tuple(w.shape) for n, w in self._resnet_stages()}
+
+    def _resnet_stages(self) -> Iterator[tuple[str, nn.Parameter]]:
         for number in range(1, 5):
             for name, weight in getattr(self, f"stage{number}").named_parameters():
-                weight.copy_(weights[f"layer{number}.{name.replace('shortcut', 'downsample.0')}"])
+                yield f"layer{number}.{name.replace('shortcut', 'downsample.0')}", weight
 
 
 def _build_stage(in_channels: int, out_channels: int, blocks: int, *, stride: int, dilation: int) -> nn.Sequential:
