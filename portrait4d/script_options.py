@@ -1,6 +1,9 @@
 """Options that several scripts share, so that they mean the same everywhere."""
 
+import importlib
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 
@@ -63,6 +66,65 @@ def field_of_view_option(default_is: str) -> Decorator:
     """Return the option --fov-deg, whose help says what the default is."""
     kind = click.FloatRange(0, 180, min_open=True, max_open=True)
     return click.option("--fov-deg", type=kind, default=None, help=f"Field of view; default: {default_is}.")
+
+
+def training_options(default_config: str, default_outdir: str) -> Decorator:
+    """Return what every training script takes: --cfg, OVERRIDES, --outdir, --resume, --desc, --gpus, --dry-run."""
+    options = (
+        click.option(
+            "--cfg",
+            type=click.Path(path_type=Path),
+            default=default_config,
+            help="Configuration; a name without such a file is looked up in configs/.",
+        ),
+        click.option("--outdir", type=click.Path(path_type=Path), default=default_outdir, help="Parent of runs."),
+        click.option(
+            "--resume",
+            metavar="auto|new|PATH",
+            default="auto",
+            help="auto: go on with the newest run of this name; new: start another; PATH: a run directory to go on "
+            "with, or weights to start from (.pkl, network or state).",
+        ),
+        click.option("--desc", default=None, help="Added to the run's name."),
+        click.option("--dry-run", "--dry_run", is_flag=True, help="Print the resolved configuration and stop."),
+        click.option("--quiet", is_flag=True, help="No progress on the terminal; log.txt has it."),
+        click.argument("overrides", nargs=-1),
+    )
+    return lambda command: _add(options, command)
+
+
+def run_training(
+    kind: type, module: str, build: str, cfg: Path, overrides: tuple[str, ...], options: dict[str, object]
+) -> None:
+    """Check a training's configuration and run it; see `training_options`.
+
+    Args:
+        kind: dataclass of the configuration.
+        module, build: where its task is built; imported when the configuration is known to be good.
+        cfg, overrides, options: as given on the command line.
+    """
+    from portrait4d.config.load import load_config
+    from portrait4d.files.errors import UserError
+
+    resume = str(options["resume"])
+    is_weights = resume not in ("auto", "new") and Path(resume).is_file()
+    if is_weights:
+        overrides, resume = (*overrides, f"start.weights={json.dumps(resume)}"), "auto"
+    try:
+        config = load_config(kind, cfg, overrides)
+        if options["dry_run"]:
+            from portrait4d.config.load import plain_config
+
+            click.echo(json.dumps(plain_config(config), indent=2))
+            return
+        from portrait4d.training.launch import Launch, describe_run, launch
+
+        builder = getattr(importlib.import_module(module), build)
+        name = describe_run(cfg, config, options["desc"])
+        folder = launch(Launch(config, builder, name, options["outdir"], resume, not options["quiet"]))
+    except UserError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"run directory: {folder}")
 
 
 def _add(options: tuple[Decorator, ...], command: Callable) -> Callable:

@@ -1,8 +1,9 @@
 """YAML and plain dictionaries to configuration dataclasses: unknown keys, wrong types, ranges fail by dotted path."""
 
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import TypeVar, get_type_hints
 
@@ -47,7 +48,7 @@ def load_config(kind: type[T], path: str | Path, overrides: Sequence[str] = ()) 
     """
     found = find_config(path)
     try:
-        values = yaml.safe_load(found.read_text()) or {}
+        values = _read_yaml(found.read_text()) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputFileError(found, "is not YAML: " + " ".join(str(error).split())) from None
     if not isinstance(values, dict):
@@ -58,6 +59,11 @@ def load_config(kind: type[T], path: str | Path, overrides: Sequence[str] = ()) 
         return config_from_dict(kind, values)
     except ValueError as error:
         raise InputFileError(found, str(error), "see the dataclass " + kind.__name__) from None
+
+
+def plain_config(config: object) -> dict:
+    """Return a configuration as plain values, paths absolute: what `config_from_dict` takes."""
+    return json.loads(json.dumps(asdict(config), default=lambda path: str(path.resolve())))
 
 
 def find_config(path: str | Path) -> Path:
@@ -74,6 +80,19 @@ def find_config(path: str | Path) -> Path:
     raise InputFileError(path, "no such configuration", f"in {CONFIG_FOLDER}: {known}")
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-4 is a number, as everywhere else (YAML 1.1 wants 1.0e-4)."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+"), list("-+0123456789")
+)
+
+
+def _read_yaml(text: str) -> object:
+    return yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+
+
 def _assign(values: dict, override: str) -> None:
     path, equals, text = override.partition("=")
     if not equals or not path.strip():
@@ -84,7 +103,7 @@ def _assign(values: dict, override: str) -> None:
         if not isinstance(values, dict):
             raise UserError(f"{override!r}: {parent} is a value, not a section")
     try:
-        values[key] = yaml.safe_load(text)
+        values[key] = _read_yaml(text)
     except yaml.YAMLError:
         raise UserError(f"{override!r}: {text!r} is not a YAML value") from None
 

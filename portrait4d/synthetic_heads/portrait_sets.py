@@ -198,7 +198,7 @@ def _runner(config: PortraitSetConfig) -> Iterator:
             torch.set_num_threads(threads)
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(config.workers, context, _start_worker)
+    pool = ProcessPoolExecutor(config.workers, context, start_worker)
     try:
         yield lambda jobs: pool.map(_Task(config), jobs)
     except BrokenProcessPool as error:
@@ -207,7 +207,8 @@ def _runner(config: PortraitSetConfig) -> Iterator:
         pool.shutdown(cancel_futures=True)
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
+    """Prepare a worker process: one thread, deaf to Ctrl-C, gone when the main process is."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's business
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -1,0 +1,330 @@
+"""Training of GenHead: real portraits, made-up heads, and the four phases (training-genhead.md §5 to §7)."""
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from portrait4d.config.training import GenHeadTraining
+from portrait4d.data.image_io import from_uint8, image_grid
+from portrait4d.data.loading import BatchLoader, LoadingConfig
+from portrait4d.data.portrait_dataset import PortraitDataset, PortraitItem
+from portrait4d.data.sampling import grid_indices, grid_size
+from portrait4d.files.errors import InputFileError, UserError
+from portrait4d.geometry.head_params import HeadParams, split_label
+from portrait4d.geometry.mirroring import HeadMirror
+from portrait4d.geometry.neck_pose import camera_for_posed_neck
+from portrait4d.losses.adversarial import (
+    R1Weights,
+    blur_fakes,
+    compute_r1,
+    fake_verdict_loss,
+    real_inputs,
+    real_verdict_loss,
+)
+from portrait4d.losses.regularizers import (
+    PartPenalties,
+    density_roughness,
+    eye_and_mouth_penalties,
+    sample_point_pairs,
+)
+from portrait4d.models.discriminator import Discriminator, DiscriminatorInput
+from portrait4d.models.genhead import GenHead, GenHeadOptions
+from portrait4d.models.outputs import GenHeadRender
+from portrait4d.ops.resize import resize_antialiased
+from portrait4d.rendering.mesh_maps import pose_vertices, render_correspondence
+from portrait4d.rendering.ray_sampling import sample_jitter
+from portrait4d.training.augmentation import AugmentController
+from portrait4d.training.conditioning import sample_conditioning
+from portrait4d.training.distributed import Ranks
+from portrait4d.training.fake_conditions import FakeConditions, build_conditions, draw_condition_rows
+from portrait4d.training.grids import GridTiles, depth_picture
+from portrait4d.training.head_choice import load_head
+from portrait4d.training.schedules import blur_sigma, lazy_interval, render_resolution, scale_kimg, swap_probability
+from portrait4d.training.tasks import Moment, Record, Step, Task, build_adam, lazy_phases, split_chunks
+
+GRID_SEED = 0
+
+
+class GenHeadChunk(NamedTuple):
+    """Real portraits as the discriminator sees them at this moment, with their cameras (B, 25)."""
+
+    reals: DiscriminatorInput
+    camera: Tensor
+
+
+class FakeHeads(NamedTuple):
+    """What the generator makes heads from: latents (B, L), and cameras and head parameters."""
+
+    latent: Tensor
+    asked: FakeConditions
+
+
+class GenHeadTask(Task[GenHeadChunk]):
+    """GenHead and its discriminator.
+
+    Raises:
+        AssetMissingError: FLAME is wanted and is not there.
+        UserError: no data, or pictures smaller than the network's (larger ones are reduced).
+    """
+
+    def __init__(self, config: GenHeadTraining, ranks: Ranks) -> None:
+        self.config, self.ranks = config, ranks
+        self.run, self.optim = config.run, config.optim
+        head = load_head(config.head)
+        self.dataset = _open_dataset(config, HeadMirror.fit(head) if config.data.mirror else None)
+        generator = GenHead(config.network, head).to(ranks.device).requires_grad_(False)
+        discriminator = Discriminator(config.discriminator).to(ranks.device).requires_grad_(False)
+        self.networks = {"G": generator, "D": discriminator}
+        self.average = copy.deepcopy(generator).eval()
+        density = lazy_interval(config.density.weight, config.density.interval)
+        self.phases = [*lazy_phases("G", density), *lazy_phases("D", config.adversarial.interval)]
+        self.optimisers = {
+            "G": build_adam(list(generator.parameters()), self.optim, self.optim.generator_lr, density),
+            "D": build_adam(
+                list(discriminator.parameters()),
+                self.optim,
+                self.optim.discriminator_lr,
+                config.adversarial.interval,
+            ),
+        }
+        adversarial = config.adversarial
+        self.r1 = R1Weights(adversarial.gamma, adversarial.gamma_uv, adversarial.gamma_seg)
+        self.controller = AugmentController(config.augment)
+        self.loader: BatchLoader[PortraitItem] | None = None
+
+    @property
+    def generator(self) -> GenHead:
+        """The network under training."""
+        return self.networks["G"]
+
+    def skip_batches(self, count: int) -> None:
+        """Open the data behind `count` batches."""
+        self.close()
+        run, ranks = self.run, self.ranks
+        loading = LoadingConfig(run.batch // ranks.count, run.seed, ranks.rank, ranks.count, run.workers)
+        self.loader = BatchLoader(self.dataset, loading, count)
+
+    def load_chunks(self, moment: Moment) -> list[GenHeadChunk]:
+        """Fetch real portraits and draw their correspondence maps, head upright."""
+        batch = next(self.loader)
+        count = self.run.batch // self.ranks.count // self.run.chunk_size
+        return [self._prepare(PortraitItem(*part), moment) for part in split_chunks(batch, count)]
+
+    def compute_gradients(self, chunk: GenHeadChunk, step: Step) -> None:
+        """Add a phase's gradients."""
+        if step.phase.name == "Dreg":
+            self._regularise_discriminator(chunk, step)
+            return
+        fakes = self.sample_fakes(len(chunk.camera), step)
+        compute = {"Gmain": self._generate, "Greg": self._regularise_generator, "Dmain": self._discriminate}
+        compute[step.phase.name](*((fakes, step) if step.phase.network == "G" else (chunk, fakes, step)))
+
+    def sample_fakes(self, count: int, step: Step) -> FakeHeads:
+        """Draw latents, and cameras and parameters of random portraits of the data."""
+        rows = draw_condition_rows(
+            count, len(self.dataset), self.config.conditioning.combine, step.host_generator
+        )
+        latent_dim = self.config.network.mapping.latent_dim
+        latent = torch.randn(count, latent_dim, generator=step.generator, device=self.ranks.device)
+        return FakeHeads(latent, build_conditions(self.generator.head, rows, self._labels))
+
+    def _labels(self, rows: Tensor) -> Tensor:
+        return torch.stack([self.dataset.label(row) for row in rows.tolist()]).to(self.ranks.device)
+
+    def make_heads(self, network: GenHead, fakes: FakeHeads, step: Step, update_average: bool = False) -> GenHeadRender:
+        """Generate and render heads as training does: random noise, random samples, some wrong conditioning."""
+        volume, generator = network.config.volume, step.generator
+        resolution = self.resolution(step.moment)
+        count = len(fakes.latent)
+        options = GenHeadOptions(
+            resolution=resolution,
+            jitter=sample_jitter(count, resolution**2, volume.depth_samples, volume.importance_samples, generator),
+            noise_mode="random",
+            generator=generator,
+        )
+        with self.autocast:
+            styles = self._styles(network, fakes, step, update_average)
+            return network(fakes.latent, styles, fakes.asked.params, fakes.asked.camera, options)
+
+    def resolution(self, moment: Moment) -> int:
+        """Return the rays per side at present."""
+        rays = self.config.resolution
+        return render_resolution(moment.images_seen, rays.initial, rays.final, rays.fade_kimg)
+
+    def blur(self, moment: Moment) -> float:
+        """Return the width in pixels of the blur at present."""
+        blur = self.config.blur
+        keeps = self.config.start.weights is None or self.config.start.keep_blur
+        return blur_sigma(moment.images_seen, scale_kimg(blur.fade_kimg, self.run.batch), blur.sigma) if keeps else 0.0
+
+    def average_start(self) -> float | None:
+        """Ramp the averaging up, unless there were weights to start from."""
+        return self.optim.average_ramp if self.config.start.weights is None else None
+
+    def _prepare(self, item: PortraitItem, moment: Moment) -> GenHeadChunk:
+        device = self.ranks.device
+        size = self.config.network.image_resolution
+        image, mask = (
+            resize_antialiased(from_uint8(pixels.to(device, non_blocking=True)), size)
+            for pixels in (item.image, item.mask)
+        )
+        camera, shape, expression, pose, eye_pose = (values.to(device) for values in item[2:])
+        params = HeadParams(shape, expression, pose, eye_pose).without_neck_rotation()
+        head = self.generator.head
+        with torch.no_grad():
+            correspondence = render_correspondence(head, pose_vertices(head, params), camera, size).image
+            resolution, sigma = self.resolution(moment), self.blur(moment)
+            return GenHeadChunk(real_inputs(image, mask, correspondence, resolution, sigma), camera)
+
+    def _styles(self, network: GenHead, fakes: FakeHeads, step: Step, update_average: bool) -> Tensor:
+        told = self.config.conditioning
+        fade = 0.0 if self.config.start.weights is not None and not self.config.start.keep_blur else told.swap_fade_kimg
+        final = told.swap_probability if told.cameras else None
+        probability = swap_probability(step.moment.images_seen, final, fade)
+        conditioning = network.conditioning(fakes.asked.camera_upright, fakes.asked.params.shape)
+        drawn = sample_conditioning(conditioning, probability, step.phase.name == "Greg", step.generator)
+        return network.map_styles(fakes.latent, drawn, update_average=update_average)
+
+    def _judge(self, inputs: DiscriminatorInput, camera: Tensor, step: Step) -> Tensor:
+        """Return logits (B, 1) of pictures, augmented if that is asked for."""
+        inputs = self.controller.augment(inputs, step.generator)
+        with self.autocast:
+            return self.networks["D"](inputs, camera, step.generator).float()
+
+    def _judge_fakes(self, render: GenHeadRender, fakes: FakeHeads, step: Step) -> Tensor:
+        inputs = DiscriminatorInput(render.image_sr.float(), render.image, render.correspondence, render.mask)
+        logits = self._judge(blur_fakes(inputs, self.blur(step.moment)), fakes.asked.camera_upright, step)
+        step.record("Loss/scores/fake", logits)
+        step.record("Loss/signs/fake", logits.sign())
+        return logits
+
+    def _generate(self, fakes: FakeHeads, step: Step) -> None:
+        render = self.make_heads(self.generator, fakes, step)
+        adversarial = real_verdict_loss(self._judge_fakes(render, fakes, step))
+        eye, mouth = eye_and_mouth_penalties(render.rays, render.masks.eye, render.masks.mouth)
+        step.record("Loss/G/loss", adversarial)
+        for part, terms in (("eye", eye), ("mouth", mouth)):
+            for name, values in _part_names(part, terms).items():
+                step.record(name, values)
+        total = adversarial.mean() + sum(term.mean() for term in (*eye, *mouth))
+        step.backward(total * step.phase.gain)
+
+    def _regularise_generator(self, fakes: FakeHeads, step: Step) -> None:
+        density, network = self.config.density, self.generator
+        spread = density.spread * network.config.volume.box_warp
+        points = sample_point_pairs(len(fakes.latent), spread, generator=step.generator, device=self.ranks.device)
+        with self.autocast:
+            styles = self._styles(network, fakes, step, update_average=False)
+            planes = network.generate_planes(styles, "random", step.generator)
+        field = network.part_field(fakes.asked.params)
+        loss = density.weight * density_roughness(network.sample_densities(points, planes, field))
+        step.record("Loss/G/TVloss", loss)
+        step.backward(loss * step.phase.gain)
+
+    def _discriminate(self, chunk: GenHeadChunk, fakes: FakeHeads, step: Step) -> None:
+        with torch.no_grad():
+            render = self.make_heads(self.generator, fakes, step, update_average=True)
+        fake = fake_verdict_loss(self._judge_fakes(render, fakes, step))
+        step.backward(fake.mean() * step.phase.gain)
+        logits = self._judge(chunk.reals, chunk.camera, step)
+        real = real_verdict_loss(logits)
+        step.record("Loss/scores/real", logits)
+        step.record("Loss/signs/real", logits.sign())
+        step.record("Loss/D/loss", fake.detach() + real)
+        self.controller.note(logits)
+        step.backward(real.mean() * step.phase.gain)
+
+    def _regularise_discriminator(self, chunk: GenHeadChunk, step: Step) -> None:
+        if not self.r1.active:
+            return
+        penalty = compute_r1(lambda inputs: self._judge(inputs, chunk.camera, step), chunk.reals, self.r1)
+        step.record("Loss/r1_penalty", penalty.image)
+        step.record("Loss/D/reg", penalty.weighted)
+        step.backward(penalty.weighted.mean() * step.phase.gain)
+
+    def end_iteration(self, record: Record) -> None:
+        """Adapt the augmentation."""
+        self.controller.adapt(self.run.batch, self.ranks.sum)
+        record("Progress/augment", self.controller.probability)
+
+    def extra_state(self) -> dict[str, float]:
+        """Return the augmentation's state."""
+        return self.controller.state_dict()
+
+    def load_extra_state(self, state: dict[str, float]) -> None:
+        """Take the augmentation's state back."""
+        self.controller.load_state_dict(state)
+
+    def close(self) -> None:
+        """Stop the workers that read data."""
+        if self.loader is not None:
+            self.loader.close()
+
+    def _grid_items(self) -> tuple[list[int], int]:
+        columns, rows = grid_size(self.config.network.image_resolution)
+        return grid_indices(len(self.dataset), columns * rows).tolist(), columns
+
+    def draw_reals(self) -> Tensor:
+        """Return the grid's portraits."""
+        numbers, columns = self._grid_items()
+        size = self.config.network.image_resolution
+        pictures = torch.stack([from_uint8(self.dataset.load(number).image) for number in numbers])
+        return image_grid(list(resize_antialiased(pictures, size).clamp(-1, 1)), columns)
+
+    @torch.no_grad()
+    def draw_pictures(self) -> dict[str, Tensor]:
+        """Render heads of the grid's parameters, necks turned, by the averaged generator with constant noise."""
+        numbers, columns = self._grid_items()
+        network = self.average
+        generator = torch.Generator().manual_seed(GRID_SEED)
+        latents = torch.randn(len(numbers), self.config.network.mapping.latent_dim, generator=generator)
+        tiles = GridTiles()
+        for start in range(0, len(numbers), self.run.chunk_size):
+            chosen = numbers[start : start + self.run.chunk_size]
+            camera, params = split_label(self._labels(torch.tensor(chosen)))
+            latent = latents[start : start + len(chosen)].to(self.ranks.device)
+            with self.autocast:
+                styles = network.map_styles(latent, network.conditioning(camera, params.shape))
+                render = network(latent, styles, params, camera_for_posed_neck(network.head, params, camera))
+            _show(render, tiles)
+        return tiles.lay_out(columns)
+
+
+def build_genhead_task(config: GenHeadTraining, ranks: Ranks) -> GenHeadTask:
+    """Build the training of GenHead."""
+    return GenHeadTask(config, ranks)
+
+
+def _open_dataset(config: GenHeadTraining, mirror: HeadMirror | None) -> PortraitDataset:
+    data, size = config.data, config.network.image_resolution
+    if data.path is None:
+        raise UserError("data.path: no data; give data.path=FOLDER, a database that generate_lmdb has written")
+    dataset = PortraitDataset(data.path, data.max_size, config.run.seed, mirror)
+    if dataset.resolution < size:
+        problem = f"has pictures of {dataset.resolution} pixels, the network makes {size}"
+        raise InputFileError(data.path, problem, "pack larger pictures, or choose a smaller network")
+    return dataset
+
+
+def _part_names(part: str, terms: PartPenalties) -> dict[str, Tensor]:
+    """Return the terms of a part under the reference's names."""
+    return {
+        f"Loss/G/loss_face_{part}": terms.density,
+        f"Loss/G/loss_{part}_density": terms.distortion,
+        f"Loss/G/loss_{part}_T": terms.opacity,
+    }
+
+
+def _show(render: GenHeadRender, tiles: GridTiles) -> None:
+    for suffix, pictures in {
+        "": render.image,
+        "_sr": render.image_sr,
+        "_uv": render.correspondence,
+        "_seg": render.mask,
+        "_depth": depth_picture(render.depth, render.transmittance),
+        "_eye_mask": 2 * render.masks.eye - 1,
+        "_mouth_mask": 2 * render.masks.mouth - 1,
+    }.items():
+        tiles.add(suffix, pictures)

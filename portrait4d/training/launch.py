@@ -1,0 +1,220 @@
+"""From a configuration to a running training: run directory, processes, and where to go on.
+
+Run directories are <outdir>/NNNNN-<name>; the newest of a name is gone on with by the same command. Under torchrun
+the processes are there already; otherwise they are spawned here.
+"""
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.multiprocessing
+
+from portrait4d.config.load import config_from_dict, plain_config
+from portrait4d.config.training import FREE_KEYS, GenHeadTraining
+from portrait4d.data.unfinished_folder import lock_folder
+from portrait4d.files.atomic import write_text
+from portrait4d.files.errors import InputFileError, UserError
+from portrait4d.training.distributed import Ranks, join_ranks
+from portrait4d.training.loop import train
+from portrait4d.training.run_log import RunLog
+from portrait4d.training.run_state import RunState
+from portrait4d.training.snapshots import Snapshots, newest_state
+from portrait4d.training.starting_weights import load_starting_weights
+from portrait4d.training.tasks import Task
+
+OPTIONS = "training_options.json"
+TrainingConfig = GenHeadTraining
+BuildTask = Callable[[TrainingConfig, Ranks], Task]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A training to be started.
+
+    Attributes:
+        config: resolved.
+        build: makes its task in every process; a module-level function.
+        name: of the run directory, behind its number.
+        outdir: parent of run directories.
+        resume: "auto" (go on with the newest run of that name), "new", or a run directory.
+        verbose: show progress on the terminal.
+    """
+
+    config: TrainingConfig
+    build: BuildTask
+    name: str
+    outdir: Path
+    resume: str = "auto"
+    verbose: bool = True
+
+
+def launch(job: Launch) -> Path:
+    """Train, and return the run directory.
+
+    Raises:
+        UserError: naming what the user can put right: data, disk, device, a changed configuration.
+    """
+    run = job.config.run
+    device = pick_device_type(run.device)
+    if "WORLD_SIZE" in os.environ:
+        return _launch_under_torchrun(job, device)
+    folder = choose_run_folder(job)
+    with lock_folder(folder):
+        if run.gpus == 1:
+            _train_rank(job, folder, join_ranks(0, 1, device, ""))
+        else:
+            _spawn(job, folder, device)
+    return folder
+
+
+def pick_device_type(wanted: str) -> str:
+    """Return "cuda" or "cpu".
+
+    Raises:
+        UserError: a GPU is wanted and there is none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError("run.device: no CUDA device is there; use auto or cpu")
+    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def choose_run_folder(job: Launch) -> Path:
+    """Return the directory to train in, made and with its options if it is new.
+
+    Raises:
+        UserError: if the run that would be gone on with has another configuration.
+        InputFileError: `resume` names no run directory.
+    """
+    if job.resume not in ("auto", "new"):
+        folder = Path(job.resume)
+        if not (folder / OPTIONS).is_file():
+            raise InputFileError(folder, f"is no run directory (it has no {OPTIONS})", "give one, or auto, or new")
+        _require_same_config(folder, job.config)
+        return folder
+    numbered = _numbered_runs(job.outdir)
+    same_name = [folder for _, name, folder in numbered if name == job.name]
+    if job.resume == "auto" and same_name:
+        _require_same_config(same_name[-1], job.config)
+        return same_name[-1]
+    number = numbered[-1][0] + 1 if numbered else 0
+    folder = job.outdir / f"{number:05d}-{job.name}"
+    folder.mkdir(parents=True)
+    write_text(folder / OPTIONS, json.dumps(plain_config(job.config), indent=2) + "\n")
+    return folder
+
+
+def load_run_config(kind: type[TrainingConfig], folder: Path) -> TrainingConfig:
+    """Read the configuration of a run directory.
+
+    Raises:
+        InputFileError: it is missing or does not fit this version.
+    """
+    path = folder / OPTIONS
+    try:
+        return config_from_dict(kind, json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise InputFileError(path, f"no readable options ({error})", "use the release that wrote it") from None
+
+
+def describe_run(cfg: Path, config: TrainingConfig, desc: str | None) -> str:
+    """Return the name of a run: <configuration>-batch<B>[-<desc>]."""
+    return f"{cfg.stem}-batch{config.run.batch}" + (f"-{desc}" if desc else "")
+
+
+def _numbered_runs(outdir: Path) -> list[tuple[int, str, Path]]:
+    """Return number, name and directory of all runs, ascending."""
+    if not outdir.is_dir():
+        return []
+    matches = ((re.fullmatch(r"(\d+)-(.*)", path.name), path) for path in outdir.iterdir() if path.is_dir())
+    return sorted((int(match[1]), match[2], path) for match, path in matches if match)
+
+
+def _require_same_config(folder: Path, config: TrainingConfig) -> None:
+    path = folder / OPTIONS
+    try:
+        stored = _flatten(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise InputFileError(path, f"no readable options ({error})", "give --resume new to start afresh") from None
+    present = _flatten(plain_config(config))
+    keys = sorted(key for key in stored.keys() | present.keys() if stored.get(key) != present.get(key))
+    changed = [f"{key}: {stored.get(key)} there, {present.get(key)} now" for key in keys if key not in FREE_KEYS]
+    if changed:
+        raise UserError(
+            f"{folder}: the run there has another configuration ({'; '.join(changed[:3])}); "
+            "repeat its options to go on, or give --resume new or another --desc to start afresh"
+        )
+    write_text(path, json.dumps(plain_config(config), indent=2) + "\n")
+
+
+def _flatten(values: dict, prefix: str = "") -> dict:
+    flat = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _spawn(job: Launch, folder: Path, device: str) -> None:
+    """Run all ranks as processes of this machine; what a user can put right comes back as text."""
+    count = job.config.run.gpus
+    if device == "cuda" and count > torch.cuda.device_count():
+        raise UserError(f"run.gpus: {count} wanted, {torch.cuda.device_count()} are there")
+    with tempfile.TemporaryDirectory() as meeting:
+        torch.multiprocessing.spawn(_spawned_rank, (job, folder, device, Path(meeting)), count)
+        problems = sorted(Path(meeting).glob("problem-*"))
+        if problems:
+            raise UserError(problems[0].read_text())
+
+
+def _spawned_rank(rank: int, job: Launch, folder: Path, device: str, meeting: Path) -> None:
+    if device == "cpu":
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // job.config.run.gpus))
+    ranks = join_ranks(rank, job.config.run.gpus, device, f"file://{meeting}/meeting")
+    try:
+        _train_rank(job, folder, ranks)
+    except UserError as error:
+        write_text(meeting / f"problem-{rank}", str(error))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def _launch_under_torchrun(job: Launch, device: str) -> Path:
+    rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if count != job.config.run.gpus:
+        raise UserError(f"run.gpus: expected {count}, as torchrun started, got {job.config.run.gpus}")
+    ranks = join_ranks(rank, count, device, "env://")
+    chosen: Sequence[Path | None] = [choose_run_folder(job) if ranks.is_first else None]
+    if count > 1:
+        torch.distributed.broadcast_object_list(chosen, 0)
+    _train_rank(job, chosen[0], ranks)
+    return chosen[0]
+
+
+def _train_rank(job: Launch, folder: Path, ranks: Ranks) -> None:
+    """Train as one process."""
+    torch.set_float32_matmul_precision("highest")  # no TF32
+    torch.backends.cudnn.allow_tf32 = False
+    torch.manual_seed(job.config.run.seed)  # initial weights, the same in all processes
+    log, snapshots = RunLog(folder, ranks, job.verbose), Snapshots(folder)
+    task = job.build(job.config, ranks)
+    state = RunState(images_seen=round(job.config.start.kimg * 1000))
+    state.tick_start = state.images_seen
+    try:
+        snapshots.require_space(task)
+        if newest_state(folder) is not None:
+            snapshots.load_state(task, state)
+            log.line(f"going on at {state.images_seen} images")
+        elif job.config.start.weights is not None:
+            for line in load_starting_weights(job.config.start.weights, task):
+                log.line(line)
+        ranks.broadcast([*task.networks.values(), task.average])
+        log.resume(state.tick)
+        train(task, state, log, snapshots)
+    finally:
+        task.close()
+        log.close()

@@ -1,0 +1,130 @@
+"""The training loop: iterations of phases, steps that are watched, the averaged network, and the records of ticks.
+
+Source: training-genhead.md §5, §8. Everything random in an iteration follows from its number, so going on from a saved
+state repeats what would have come, to the bit on a CPU.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from tqdm import tqdm
+
+from portrait4d.files.errors import UserError
+from portrait4d.training.distributed import flatten_gradients, spread_gradients
+from portrait4d.training.run_log import RunLog
+from portrait4d.training.run_state import FIRST_FP16_SCALE, GradientsLostError, LossScale, RunState
+from portrait4d.training.snapshots import Snapshots
+from portrait4d.training.stop_signal import StopSignal
+from portrait4d.training.tasks import Phase, Step, Task
+from portrait4d.training.weight_average import update_weight_average
+
+MAX_ATTEMPTS = 3
+
+
+def train(task: Task, state: RunState, log: RunLog, snapshots: Snapshots) -> None:
+    """Train to the end of the run, or until it is told to stop; then what is needed to go on is on disk.
+
+    Raises:
+        UserError: if gradients stay bad although the run was set back several times.
+    """
+    for name in task.networks:
+        first = FIRST_FP16_SCALE if task.optim.precision == "float16" else 1.0
+        state.scales.setdefault(name, LossScale(first))
+    end = round(task.run.kimg * 1000)
+    bar = tqdm(total=end, initial=state.images_seen, unit="img", disable=not (log.verbose and task.ranks.is_first))
+    with bar, StopSignal(task.ranks) as stop:
+        task.skip_batches(state.iteration)
+        while state.images_seen < end and not stop.is_set():
+            try:
+                _iterate(task, state, log)
+            except GradientsLostError as error:
+                _set_back(task, state, log, snapshots, str(error))
+                bar.n = state.images_seen
+                continue
+            bar.update(task.run.batch)
+            done = state.images_seen >= end
+            if done or state.tick == 0 or state.images_seen >= state.tick_start + task.run.tick_kimg * 1000:
+                _end_tick(task, state, log, snapshots, done)
+        if stop.is_set() and state.images_seen < end:
+            snapshots.save_state(task, state)
+            log.line(f"stopped at {state.images_seen} images; the same command goes on from there")
+
+
+def _iterate(task: Task, state: RunState, log: RunLog) -> None:
+    started, moment = time.perf_counter(), state.moment
+    chunks = task.load_chunks(moment)
+    log.time("data", time.perf_counter() - started)
+    for phase in task.phases:
+        if moment.iteration % phase.interval == 0:
+            with log.timed(phase.name, task.ranks.device):
+                _run_phase(task, phase, chunks, state, log)
+    update_weight_average(task.average, task.networks["G"], task.average_beta(moment))
+    task.end_iteration(log.record)
+    state.images_seen += task.run.batch
+    state.iteration += 1
+    state.seconds += time.perf_counter() - started
+
+
+def _run_phase(task: Task, phase: Phase, chunks: list, state: RunState, log: RunLog) -> None:
+    optimiser, scale = task.optimisers[phase.network], state.scales[phase.network]
+    factor = scale.value / (len(chunks) if task.optim.chunk_reduction == "mean" else 1)
+    optimiser.zero_grad(set_to_none=True)
+    with learning(task.networks[phase.network]):
+        for number, chunk in enumerate(chunks):
+            generators = task.chunk_generators(state.moment, phase.name, number, state.attempt)
+            step = Step(phase, state.moment, *generators, lambda loss: (loss * factor).backward(), log.record)
+            task.compute_gradients(chunk, step)
+    parameters, flat = flatten_gradients(p for group in optimiser.param_groups for p in group["params"])
+    if not parameters:
+        return
+    flat = task.ranks.sum(flat).div_(task.ranks.count * scale.value)
+    finite = bool(flat.isfinite().all())
+    if finite:
+        spread_gradients(parameters, flat)
+        optimiser.step()
+    elif scale.value == 1:
+        log.line(f"{phase.name}: gradients are not finite at {state.images_seen} images, step skipped")
+    scale.note(finite, task.optim.patience, phase.name)
+
+
+@contextmanager
+def learning(network: torch.nn.Module) -> Iterator[None]:
+    """Let the parameters of a network ask for gradients within the block."""
+    network.requires_grad_(True)
+    try:
+        yield
+    finally:
+        network.requires_grad_(False)
+
+
+def _set_back(task: Task, state: RunState, log: RunLog, snapshots: Snapshots, reason: str) -> None:
+    """Go back to the last saved state, with other random numbers from there on."""
+    attempt = state.attempt + 1
+    if attempt > MAX_ATTEMPTS or not snapshots.load_state(task, state):
+        raise UserError(
+            f"{reason}; lower the learning rates or look at the data, then run again with --resume {snapshots.folder}"
+        )
+    state.attempt = attempt
+    for scale in state.scales.values():
+        scale.bad_steps = 0
+    task.skip_batches(state.iteration)
+    log.line(f"{reason}: set back to {state.images_seen} images (attempt {attempt} of {MAX_ATTEMPTS})")
+
+
+def _end_tick(task: Task, state: RunState, log: RunLog, snapshots: Snapshots, done: bool) -> None:
+    """Write what is due at a tick, the state to resume from last."""
+    started, run, tick = time.perf_counter(), task.run, state.tick
+    state.extra = task.extra_state()
+    measured = {}
+    if done or tick % run.image_ticks == 0:
+        snapshots.save_pictures(task, state)
+        measured = task.validate()
+    if done or tick % run.network_ticks == 0:
+        snapshots.save_network(task, state)
+    log.write_tick(task, state, measured, time.perf_counter() - started)
+    state.tick, state.tick_start, state.tick_seconds = tick + 1, state.images_seen, state.seconds
+    if done or tick % run.state_ticks == 0:
+        snapshots.save_state(task, state)
+    task.ranks.wait()

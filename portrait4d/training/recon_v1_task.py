@@ -1,0 +1,159 @@
+"""Training of Portrait4D v1 and its static variant from heads with known truth (training-recon-v1.md)."""
+
+from collections.abc import Callable
+
+import torch
+
+from portrait4d.config.recon_training import ReconV1Training, SupervisionConfig
+from portrait4d.data.parameter_bank import ParameterBank
+from portrait4d.files.errors import UserError
+from portrait4d.losses.regularizers import density_roughness, sample_point_pairs
+from portrait4d.models.checkpoints import load_genhead
+from portrait4d.models.pretrained.resnet_trunk import initialise_encoder
+from portrait4d.models.reconstructor import Reconstructor
+from portrait4d.synthetic_heads.head_template import build_open_head
+from portrait4d.training.distributed import Ranks, keyed_generator
+from portrait4d.training.genhead_supervision import GenHeadSupervision, GenHeadSupervisionConfig
+from portrait4d.training.motion_choice import motion_reader
+from portrait4d.training.recon_task import ReconTask
+from portrait4d.training.rendered_subjects import RenderedSubjects
+from portrait4d.training.schedules import lazy_interval
+from portrait4d.training.starting_weights import copy_matching, read_starting_weights
+from portrait4d.training.subject_frames import ClipSubjects, FolderSubjects, SubjectSource
+from portrait4d.training.supervision import SupervisedBatch, Supervision
+from portrait4d.training.synthetic_supervision import SyntheticHeadsSupervision, SyntheticSupervisionConfig
+from portrait4d.training.tasks import Moment, Step
+
+GRID_SUBJECTS = 8
+GRID_SEED = 1
+FROZEN_AT_FIRST = ("decoder", "super_resolution")
+
+
+class ReconV1Task(ReconTask):
+    """Reconstruction of synthetic heads.
+
+    Raises:
+        UserError, AssetMissingError: something the configuration names is missing.
+    """
+
+    def __init__(self, config: ReconV1Training, ranks: Ranks) -> None:
+        density = lazy_interval(config.density.weight, config.density.interval)
+        super().__init__(config, ranks, density)
+        self.supervision = build_supervision(config, ranks)
+        self._grid: SupervisedBatch | None = None
+        self._coming: tuple[int, list[Callable[[], SupervisedBatch]]] | None = None
+
+    def prepare_generator(self, generator: Reconstructor) -> None:
+        """Start the encoder from ImageNet, and what GenHead has from GenHead, where that is asked for."""
+        initialise_encoder(generator.global_encoder, self.config.encoder_init)
+        if self.config.genhead_init is not None:
+            found = read_starting_weights(self.config.genhead_init)
+            if not copy_matching(generator, found["average"]):
+                raise UserError(f"genhead_init: {self.config.genhead_init} has nothing that fits the reconstructor")
+
+    def skip_batches(self, count: int) -> None:
+        """Nothing is read in order: every iteration's subjects follow from its number."""
+        self._coming = None
+
+    def load_chunks(self, moment: Moment) -> list[SupervisedBatch]:
+        """Make this iteration's subjects, and let workers begin with the next one's."""
+        if self._coming is None or self._coming[0] != moment.iteration:
+            self._coming = (moment.iteration, self._request(moment))
+        _, waiting = self._coming
+        following = Moment(moment.images_seen + self.run.batch, moment.iteration + 1)
+        self._coming = (following.iteration, self._request(following)) if self.config.supervision.workers else None
+        return [wait() for wait in waiting]
+
+    def _request(self, moment: Moment) -> list[Callable[[], SupervisedBatch]]:
+        count = self.run.batch // self.ranks.count // self.run.chunk_size
+        requests = []
+        for chunk in range(count):
+            _, generator = self.chunk_generators(moment, "subjects", chunk)
+            if isinstance(self.supervision, SyntheticHeadsSupervision):
+                requests.append(self.supervision.request(self.run.chunk_size, generator))
+            else:
+                requests.append(lambda generator=generator: self.supervision.sample(self.run.chunk_size, generator))
+        return requests
+
+    def compute_gradients(self, chunk: SupervisedBatch, step: Step) -> None:
+        """Add a phase's gradients; decoder and super-resolution may rest at first."""
+        if step.phase.network == "G" and step.moment.images_seen < self.config.freeze_kimg * 1000:
+            for name in FROZEN_AT_FIRST:
+                getattr(self.generator, name).requires_grad_(False)
+        super().compute_gradients(chunk, step)
+
+    def regularise_generator(self, chunk: SupervisedBatch, step: Step) -> None:
+        """Make densities smooth."""
+        density, network = self.config.density, self.generator
+        scale = chunk.motion_scale(self.motion_strength)
+        with self.autocast:
+            source = network.encode_source(chunk.source_image, chunk.source_motion, scale)
+            planes = network.generate_planes(source, chunk.driving_motion, scale)
+        spread = density.spread * network.config.volume.box_warp
+        points = sample_point_pairs(len(chunk), spread, generator=step.generator, device=self.ranks.device)
+        field = network.radiance_field(planes.float(), network.head_pose_field(chunk.params))
+        loss = density.weight * density_roughness([field(points).densities])
+        step.record("Loss/G/TVloss", loss)
+        step.backward(loss * step.phase.gain)
+
+    def grid_batch(self) -> SupervisedBatch:
+        """Return the grid's subjects."""
+        if self._grid is None:
+            self._grid = self.supervision.sample(GRID_SUBJECTS, keyed_generator("cpu", GRID_SEED))
+        return self._grid
+
+    def close(self) -> None:
+        """Stop the workers that make subjects."""
+        if isinstance(self.supervision, SyntheticHeadsSupervision):
+            self.supervision.close()
+
+
+def build_recon_v1_task(config: ReconV1Training, ranks: Ranks) -> ReconV1Task:
+    """Build the training of v1 or of the static model."""
+    return ReconV1Task(config, ranks)
+
+
+def build_supervision(config: ReconV1Training, ranks: Ranks) -> Supervision:
+    """Build what v1 learns from.
+
+    Raises:
+        UserError: the configuration does not say where it is, or it does not fit.
+    """
+    wanted = config.supervision
+    if wanted.source == "genhead":
+        return _genhead_supervision(config, ranks)
+    from portrait4d.training.head_choice import load_head
+
+    size = config.network.image_resolution
+    settings = SyntheticSupervisionConfig(size, config.static, not config.static, wanted.workers)
+    motion = motion_reader(config.motion, ranks.device)
+    source = _subject_source(wanted, size, config.resolution.initial)
+    return SyntheticHeadsSupervision(source, load_head("synthetic").to(ranks.device), settings, motion)
+
+
+def _subject_source(wanted: SupervisionConfig, size: int, rays: int) -> SubjectSource:
+    if wanted.pool is None:
+        return RenderedSubjects(size, rays, wanted.cross_driving)
+    is_folder = (wanted.pool / "manifest.jsonl").is_file()
+    return FolderSubjects(wanted.pool) if is_folder else ClipSubjects(wanted.pool)
+
+
+def _genhead_supervision(config: ReconV1Training, ranks: Ranks) -> GenHeadSupervision:
+    wanted = config.supervision
+    if wanted.genhead is None or wanted.parameters is None:
+        raise UserError(
+            "supervision.genhead and supervision.parameters: both are needed, GenHead's file and the folder of the four"
+            " published .npy files; or set supervision.source=synthetic_heads, which needs neither"
+        )
+    network = load_genhead(wanted.genhead, build_open_head).to(ranks.device)
+    settings = GenHeadSupervisionConfig(
+        static=config.static,
+        half_static=not config.static,
+        truncation_psi=wanted.truncation_psi,
+        resolution=config.resolution.initial,
+        chunk=config.run.chunk_size,
+        dtype=getattr(torch, config.optim.precision),
+    )
+    return GenHeadSupervision(
+        network, ParameterBank.load(wanted.parameters), motion_reader(config.motion, ranks.device), settings
+    )
