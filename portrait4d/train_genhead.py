@@ -13,8 +13,8 @@ def main(cfg: Path, overrides: tuple[str, ...], **options: object) -> None:
     """Train GenHead on a database of portraits.
 
     OVERRIDES are dotted settings, such as data.path=FOLDER run.batch=16 optim.generator_lr=1e-3. Writes
-    OUTDIR/NNNNN-NAME with log.txt, stats.jsonl, TensorBoard events, picture grids, networks and states; the same command
-    goes on with a run that was interrupted.
+    OUTDIR/NNNNN-NAME with log.txt, stats.jsonl, TensorBoard events, picture grids, networks and states; the same
+    command goes on with a run that was interrupted.
     """
     from portrait4d.config.training import GenHeadTraining
 

@@ -84,9 +84,8 @@ class _Loader(yaml.SafeLoader):
     """YAML in which 1e-4 is a number, as everywhere else (YAML 1.1 wants 1.0e-4)."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+"), list("-+0123456789")
-)
+_NUMBER_WITH_EXPONENT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)[eE][-+]?[0-9]+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER_WITH_EXPONENT, list("-+.0123456789"))
 
 
 def _read_yaml(text: str) -> object:

@@ -156,3 +156,30 @@ def tiny_reconstructor() -> ReconstructorConfig:
         volume=VolumeConfig(depth_samples=8, importance_samples=8, decoder_hidden=16),
         head_pose=HeadPoseConfig(fine_resolution=8, coarse_resolution=4),
     )
+
+
+@dataclass(frozen=True)
+class MotionEncoderConfig:
+    """Compact motion encoder of the open head world: crop of a face to a few inputs of motion vectors.
+
+    Attributes:
+        picture_size: larger pictures are reduced to so many pixels a side before the face is cut out.
+        crop_size: pixels a side of the crop; every stage but the first halves it, and the first one too.
+        widths: channels of the stages, multiples of 8 but for the first.
+        hidden: width of the layer between the last stage and the inputs.
+        inputs: how many numbers a motion vector is made of.
+    """
+
+    picture_size: int = 128
+    crop_size: int = 80
+    widths: tuple[int, ...] = (16, 32, 64, 128)
+    hidden: int = 128
+    inputs: int = 27
+
+    def __post_init__(self) -> None:
+        require(len(self.widths) >= 2, "widths", "at least two stages", self.widths)
+        require(all(width % 8 == 0 for width in self.widths[1:]), "widths", "multiples of 8", self.widths)
+        halvings = 2 ** len(self.widths)
+        require(self.crop_size % halvings == 0, "crop_size", f"a multiple of {halvings}", self.crop_size)
+        sizes = (self.picture_size, self.crop_size, self.hidden, self.inputs)
+        require(min(sizes) >= 1, "picture_size, crop_size, hidden, inputs", "at least 1", sizes)

@@ -53,6 +53,10 @@ class RunConfig:
     def __post_init__(self) -> None:
         for key in ("batch", "gpus", "image_ticks", "network_ticks", "state_ticks", "keep_states"):
             require(getattr(self, key) >= 1, key, "at least 1", getattr(self, key))
+        require(self.workers >= 0, "workers", "at least 0", self.workers)
+        require(
+            self.keep_networks is None or self.keep_networks >= 1, "keep_networks", "at least 1", self.keep_networks
+        )
         require(self.kimg >= 0 and self.tick_kimg > 0, "kimg, tick_kimg", "positive", (self.kimg, self.tick_kimg))
         require(self.batch % self.gpus == 0, "batch", f"a multiple of gpus, {self.gpus}", self.batch)
         share = self.batch // self.gpus
@@ -125,6 +129,9 @@ class DataConfig:
     max_size: int | None = None
     mirror: bool = False
 
+    def __post_init__(self) -> None:
+        require(self.max_size is None or self.max_size >= 1, "max_size", "at least 1", self.max_size)
+
 
 @dataclass(frozen=True)
 class AdversarialConfig:
@@ -134,6 +141,9 @@ class AdversarialConfig:
     gamma_uv: float = 10.0
     gamma_seg: float = 1.0
     interval: int = 16
+
+    def __post_init__(self) -> None:
+        require(self.interval >= 1, "interval", "at least 1", self.interval)
 
 
 @dataclass(frozen=True)
@@ -147,6 +157,9 @@ class DensityConfig:
     spread: float = 0.004
     interval: int = 4
 
+    def __post_init__(self) -> None:
+        require(self.interval >= 1, "interval", "at least 1", self.interval)
+
 
 @dataclass(frozen=True)
 class ResolutionConfig:
@@ -156,6 +169,11 @@ class ResolutionConfig:
     final: int | None = None
     fade_kimg: float = 1000.0
 
+    def __post_init__(self) -> None:
+        sides = (self.initial, self.initial if self.final is None else self.final)
+        require(min(sides) >= 1, "initial, final", "at least 1", sides)
+        require(self.fade_kimg >= 0, "fade_kimg", "at least 0", self.fade_kimg)
+
 
 @dataclass(frozen=True)
 class BlurConfig:
@@ -163,6 +181,9 @@ class BlurConfig:
 
     sigma: float = 10.0
     fade_kimg: float = 200.0
+
+    def __post_init__(self) -> None:
+        require(min(self.sigma, self.fade_kimg) >= 0, "sigma, fade_kimg", "at least 0", (self.sigma, self.fade_kimg))
 
 
 @dataclass(frozen=True)
@@ -180,6 +201,10 @@ class ConditioningConfig:
     swap_probability: float = 0.5
     swap_fade_kimg: float = 1000.0
     combine: bool = False
+
+    def __post_init__(self) -> None:
+        require(0 <= self.swap_probability <= 1, "swap_probability", "from 0 to 1", self.swap_probability)
+        require(self.swap_fade_kimg >= 0, "swap_fade_kimg", "at least 0", self.swap_fade_kimg)
 
 
 @dataclass(frozen=True)

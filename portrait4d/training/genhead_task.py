@@ -123,9 +123,7 @@ class GenHeadTask(Task[GenHeadChunk]):
 
     def sample_fakes(self, count: int, step: Step) -> FakeHeads:
         """Draw latents, and cameras and parameters of random portraits of the data."""
-        rows = draw_condition_rows(
-            count, len(self.dataset), self.config.conditioning.combine, step.host_generator
-        )
+        rows = draw_condition_rows(count, len(self.dataset), self.config.conditioning.combine, step.host_generator)
         latent_dim = self.config.network.mapping.latent_dim
         latent = torch.randn(count, latent_dim, generator=step.generator, device=self.ranks.device)
         return FakeHeads(latent, build_conditions(self.generator.head, rows, self._labels))

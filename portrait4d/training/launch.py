@@ -8,12 +8,14 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.multiprocessing
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from portrait4d.config.load import config_from_dict, plain_config
 from portrait4d.config.training import FREE_KEYS, GenHeadTraining
@@ -26,6 +28,7 @@ from portrait4d.training.run_log import RunLog
 from portrait4d.training.run_state import RunState
 from portrait4d.training.snapshots import Snapshots, newest_state
 from portrait4d.training.starting_weights import load_starting_weights
+from portrait4d.training.stop_signal import pass_signals_on
 from portrait4d.training.tasks import Task
 
 OPTIONS = "training_options.json"
@@ -65,7 +68,7 @@ def launch(job: Launch) -> Path:
     if "WORLD_SIZE" in os.environ:
         return _launch_under_torchrun(job, device)
     folder = choose_run_folder(job)
-    with lock_folder(folder):
+    with _claim(job, folder):
         if run.gpus == 1:
             _train_rank(job, folder, join_ranks(0, 1, device, ""))
         else:
@@ -85,7 +88,7 @@ def pick_device_type(wanted: str) -> str:
 
 
 def choose_run_folder(job: Launch) -> Path:
-    """Return the directory to train in, made and with its options if it is new.
+    """Return the directory to train in; a new one is not made yet.
 
     Raises:
         UserError: if the run that would be gone on with has another configuration.
@@ -103,10 +106,7 @@ def choose_run_folder(job: Launch) -> Path:
         _require_same_config(same_name[-1], job.config)
         return same_name[-1]
     number = numbered[-1][0] + 1 if numbered else 0
-    folder = job.outdir / f"{number:05d}-{job.name}"
-    folder.mkdir(parents=True)
-    write_text(folder / OPTIONS, json.dumps(plain_config(job.config), indent=2) + "\n")
-    return folder
+    return job.outdir / f"{number:05d}-{job.name}"
 
 
 def load_run_config(kind: type[TrainingConfig], folder: Path) -> TrainingConfig:
@@ -135,7 +135,20 @@ def _numbered_runs(outdir: Path) -> list[tuple[int, str, Path]]:
     return sorted((int(match[1]), match[2], path) for match, path in matches if match)
 
 
+@contextmanager
+def _claim(job: Launch, folder: Path) -> Iterator[None]:
+    """Keep other processes out of a run directory; note the options there, clear away what a killed run half wrote."""
+    with lock_folder(folder):
+        for left in folder.glob(".tmp-*"):
+            left.unlink()
+        write_text(folder / OPTIONS, json.dumps(plain_config(job.config), indent=2) + "\n")
+        yield
+
+
 def _require_same_config(folder: Path, config: TrainingConfig) -> None:
+    """Check that a run may go on with a configuration; before its first state any will do."""
+    if newest_state(folder) is None:
+        return
     path = folder / OPTIONS
     try:
         stored = _flatten(json.loads(path.read_text()))
@@ -149,7 +162,6 @@ def _require_same_config(folder: Path, config: TrainingConfig) -> None:
             f"{folder}: the run there has another configuration ({'; '.join(changed[:3])}); "
             "repeat its options to go on, or give --resume new or another --desc to start afresh"
         )
-    write_text(path, json.dumps(plain_config(config), indent=2) + "\n")
 
 
 def _flatten(values: dict, prefix: str = "") -> dict:
@@ -165,20 +177,28 @@ def _spawn(job: Launch, folder: Path, device: str) -> None:
     if device == "cuda" and count > torch.cuda.device_count():
         raise UserError(f"run.gpus: {count} wanted, {torch.cuda.device_count()} are there")
     with tempfile.TemporaryDirectory() as meeting:
-        torch.multiprocessing.spawn(_spawned_rank, (job, folder, device, Path(meeting)), count)
-        problems = sorted(Path(meeting).glob("problem-*"))
-        if problems:
-            raise UserError(problems[0].read_text())
+        context = torch.multiprocessing.spawn(_spawned_rank, (job, folder, device, Path(meeting)), count, join=False)
+        try:
+            with pass_signals_on(context.pids()[0]):
+                while not context.join():
+                    pass
+        except (ProcessExitedException, ProcessRaisedException):
+            problems = sorted(Path(meeting).glob("problem-*"))
+            if not problems:
+                raise
+            raise UserError(problems[0].read_text()) from None  # the other ranks only missed that one
 
 
 def _spawned_rank(rank: int, job: Launch, folder: Path, device: str, meeting: Path) -> None:
     if device == "cpu":
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // job.config.run.gpus))
+        share = max(1, (os.cpu_count() or 1) // job.config.run.gpus)
+        torch.set_num_threads(min(share, torch.get_num_threads()))
     ranks = join_ranks(rank, job.config.run.gpus, device, f"file://{meeting}/meeting")
     try:
         _train_rank(job, folder, ranks)
     except UserError as error:
         write_text(meeting / f"problem-{rank}", str(error))
+        raise SystemExit(1) from None
     finally:
         torch.distributed.destroy_process_group()
 
@@ -188,10 +208,11 @@ def _launch_under_torchrun(job: Launch, device: str) -> Path:
     if count != job.config.run.gpus:
         raise UserError(f"run.gpus: expected {count}, as torchrun started, got {job.config.run.gpus}")
     ranks = join_ranks(rank, count, device, "env://")
-    chosen: Sequence[Path | None] = [choose_run_folder(job) if ranks.is_first else None]
-    if count > 1:
-        torch.distributed.broadcast_object_list(chosen, 0)
-    _train_rank(job, chosen[0], ranks)
+    chosen = [choose_run_folder(job) if ranks.is_first else None]
+    with _claim(job, chosen[0]) if ranks.is_first else nullcontext():
+        if count > 1:
+            torch.distributed.broadcast_object_list(chosen, 0)
+        _train_rank(job, chosen[0], ranks)
     return chosen[0]
 
 

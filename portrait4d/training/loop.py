@@ -46,9 +46,11 @@ def train(task: Task, state: RunState, log: RunLog, snapshots: Snapshots) -> Non
             bar.update(task.run.batch)
             done = state.images_seen >= end
             if done or state.tick == 0 or state.images_seen >= state.tick_start + task.run.tick_kimg * 1000:
-                _end_tick(task, state, log, snapshots, done)
+                with snapshots.writing():
+                    _end_tick(task, state, log, snapshots, done)
         if stop.is_set() and state.images_seen < end:
-            snapshots.save_state(task, state)
+            with snapshots.writing():
+                snapshots.save_state(task, state)
             log.line(f"stopped at {state.images_seen} images; the same command goes on from there")
 
 
@@ -62,6 +64,7 @@ def _iterate(task: Task, state: RunState, log: RunLog) -> None:
                 _run_phase(task, phase, chunks, state, log)
     update_weight_average(task.average, task.networks["G"], task.average_beta(moment))
     task.end_iteration(log.record)
+    state.extra = task.extra_state()
     state.images_seen += task.run.batch
     state.iteration += 1
     state.seconds += time.perf_counter() - started
@@ -101,22 +104,22 @@ def learning(network: torch.nn.Module) -> Iterator[None]:
 
 def _set_back(task: Task, state: RunState, log: RunLog, snapshots: Snapshots, reason: str) -> None:
     """Go back to the last saved state, with other random numbers from there on."""
-    attempt = state.attempt + 1
+    attempt, skipped = state.attempt + 1, {name: scale.skipped for name, scale in state.scales.items()}
     if attempt > MAX_ATTEMPTS or not snapshots.load_state(task, state):
         raise UserError(
             f"{reason}; lower the learning rates or look at the data, then run again with --resume {snapshots.folder}"
         )
     state.attempt = attempt
-    for scale in state.scales.values():
-        scale.bad_steps = 0
+    for name, scale in state.scales.items():
+        scale.bad_steps, scale.skipped = 0, skipped[name]
     task.skip_batches(state.iteration)
+    log.resume(state.tick)
     log.line(f"{reason}: set back to {state.images_seen} images (attempt {attempt} of {MAX_ATTEMPTS})")
 
 
 def _end_tick(task: Task, state: RunState, log: RunLog, snapshots: Snapshots, done: bool) -> None:
     """Write what is due at a tick, the state to resume from last."""
     started, run, tick = time.perf_counter(), task.run, state.tick
-    state.extra = task.extra_state()
     measured = {}
     if done or tick % run.image_ticks == 0:
         snapshots.save_pictures(task, state)

@@ -17,7 +17,7 @@ def motion_reader(source: MotionSource, device: torch.device | str = "cpu") -> M
         return flame_motion
     if source == "exact":
         return synthetic_motion
-    from portrait4d.models.compact_motion_encoder import load_compact_motion_encoder
+    from portrait4d.models.checkpoints import load_compact_motion_encoder
 
     encoder = load_motion_encoder() if source == "pdfgc" else load_compact_motion_encoder()
     return encoded_motion(encoder.to(device))

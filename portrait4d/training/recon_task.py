@@ -78,7 +78,8 @@ class ReconTask(Task[SupervisedBatch]):
         }
         adversarial = config.adversarial
         self.r1 = R1Weights(adversarial.gamma, adversarial.gamma_uv, adversarial.gamma_seg, mask_alone=True)
-        self.validation = Validation(config.validation, config.network, head, config.motion)
+        is_static = self.motion_strength == 0
+        self.validation = Validation(config.validation, config.network, head, config.motion, is_static)
 
     def prepare_generator(self, generator: Reconstructor) -> None:
         """Change a new generator before anything else sees it."""
@@ -146,7 +147,7 @@ class ReconTask(Task[SupervisedBatch]):
         loss, render = self.config.loss, self.predict(self.generator, batch, step)
         target = build_target(batch.target_image, batch.target_mask, render.image.shape[-1], batch.background)
         four = HeadPictures(
-            render.image_sr.float(), render.image, render.image_without_background, render.background[:, :3]
+            render.image_sr.float(), render.image, render.image_without_background, render.background_image
         )
         terms: dict[str, tuple[float, Tensor]] = {
             "lrecon_l1": (loss.absolute_weight, absolute_loss(four, target)),
@@ -252,6 +253,11 @@ class ReconTask(Task[SupervisedBatch]):
     def validate(self) -> dict[str, float]:
         """Measure the averaged network on held-out heads, beside what copying the source and a mean picture give."""
         return self.validation.measure(lambda batch: self.render(self.average, batch, None))
+
+
+def absolute_distance(first: Tensor, second: Tensor) -> Tensor:
+    """Return the mean absolute difference (B,) of pictures: the distance where there is no learned one."""
+    return (first - second).abs().mean(dim=(1, 2, 3))
 
 
 def parameter_groups(generator: Reconstructor, cross_scale: float) -> list[dict]:

@@ -45,11 +45,12 @@ class RunLog:
     def resume(self, tick: int) -> None:
         """Drop the lines behind the first `tick` ones, which an interrupted run wrote and this one will write anew."""
         path = self.folder / STATS
+        self.moments = {}
         if self.ranks.is_first and path.is_file():
-            lines = path.read_text().splitlines()
-            write_text(path, "".join(line + "\n" for line in lines[:tick]))
-            if lines[:tick]:
-                self.last = {k: v for k, v in json.loads(lines[tick - 1]).items() if isinstance(v, dict)}
+            lines = path.read_text().splitlines()[:tick]
+            write_text(path, "".join(line + "\n" for line in lines))
+            if lines:
+                self.last = {k: v for k, v in json.loads(lines[-1]).items() if isinstance(v, dict)}
 
     def record(self, name: str, values: Tensor | float) -> None:
         """Add values to a statistic of the present tick. All processes must use the same names."""
@@ -108,7 +109,7 @@ class RunLog:
         if self.ranks.is_first:
             append_line(self.folder / STATS, json.dumps({**self.last, "timestamp": time.time()}))
             self._write_board(state, kimg)
-            self.line(_status(self.last))
+            self.line(_status(self.last, measured))
 
     def close(self) -> None:
         """Close the event file."""
@@ -139,7 +140,7 @@ class RunLog:
         self._board.flush()
 
 
-def _status(last: dict[str, dict[str, float]]) -> str:
+def _status(last: dict[str, dict[str, float]], measured: dict[str, float]) -> str:
     """Return a tick's line for people."""
 
     def mean(name: str) -> float:
@@ -155,5 +156,5 @@ def _status(last: dict[str, dict[str, float]]) -> str:
     ]
     if "Resources/peak_gpu_mem_gb" in last:
         parts.append(f"gpumem {mean('Resources/peak_gpu_mem_gb'):.2f}")
-    parts += [f"{name} {mean(name):.4g}" for name in sorted(last) if name.startswith(("Loss/G/loss", "Valid/"))]
-    return "  ".join(parts)
+    shown = [name for name in sorted(last) if name.startswith("Loss/G/l")] + sorted(measured)
+    return "  ".join(parts + [f"{name} {mean(name):.4g}" for name in shown])

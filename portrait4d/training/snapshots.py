@@ -8,6 +8,8 @@ interrupted write leaves the older states as they were. The head model is not pa
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -32,6 +34,18 @@ class Snapshots:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Say in one line that something could not be written within the block.
+
+        Raises:
+            UserError: the disk is full, or the like.
+        """
+        try:
+            yield
+        except (OSError, SafetensorError) as error:  # safetensors says by an error of its own that the disk is full
+            raise UserError(f"{self.folder}: cannot be written ({error}); free space, then run again") from error
 
     def save_pictures(self, task: Task, state: RunState) -> None:
         """Write fakes<kimg><suffix>.png, and once reals.png."""
@@ -60,11 +74,8 @@ class Snapshots:
                 tensors |= {f"adam.{key}.{number}.{name}": tensor for name, tensor in moments.items()}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         metadata = {"format": STATE_FORMAT, "state": json.dumps(state.as_dict())}
-        try:
-            with atomic_path(self.folder / f"state-{state.images_seen:010d}.safetensors") as temporary:
-                save_file(tensors, temporary, metadata=metadata)
-        except OSError as error:
-            raise UserError(f"{self.folder}: the state cannot be written ({error}); free space, run again") from error
+        with atomic_path(self.folder / f"state-{state.images_seen:010d}.safetensors") as temporary:
+            save_file(tensors, temporary, metadata=metadata)
         _keep_newest(self.folder, _STATE, task.run.keep_states)
 
     def load_state(self, task: Task, state: RunState) -> bool:

@@ -1,0 +1,118 @@
+"""Faces of the open head world with the inputs of their motion vectors, in memory: what the motion encoder learns from.
+
+Landmarks are those of the head model, in pixels of the picture, x right, y up.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from portrait4d.data.clip_dataset import ClipDataset
+from portrait4d.data.image_io import from_uint8, to_uint8
+from portrait4d.data.portrait_dataset import PortraitDataset
+from portrait4d.geometry.flame import HeadModel
+from portrait4d.geometry.head_params import HeadParams
+from portrait4d.geometry.neck_pose import camera_for_posed_neck
+from portrait4d.ops.resize import resize_antialiased
+from portrait4d.rendering.mesh_maps import landmarks_2d
+from portrait4d.synthetic_heads.motion_inputs import motion_inputs
+
+_GROUP = 32
+
+
+class MotionExample(NamedTuple):
+    """A face; batches have a leading B.
+
+    Attributes:
+        image: (3, P, P) uint8 RGB.
+        landmarks: (68, 2) pixels, y up.
+        inputs: (27,) see `synthetic_heads/motion_inputs.py`.
+    """
+
+    image: Tensor
+    landmarks: Tensor
+    inputs: Tensor
+
+
+class _Frame(NamedTuple):
+    """What databases hold of a face: image (3, R, R) uint8, camera (25,), and parts of the head parameters."""
+
+    image: Tensor
+    camera: Tensor
+    shape: Tensor
+    expression: Tensor
+    pose: Tensor
+    eye_pose: Tensor
+
+
+class MotionExamples(Dataset[MotionExample]):
+    """Examples in memory; `examples` is a batch of all of them."""
+
+    def __init__(self, examples: MotionExample) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples.image)
+
+    def __getitem__(self, index: int) -> MotionExample:
+        return self.load(index)
+
+    def load(self, index: int, generator: torch.Generator | None = None) -> MotionExample:
+        """Return example `index`. Nothing is random here; `generator` is what clip datasets take."""
+        return MotionExample(*(values[index] for values in self.examples))
+
+    def batches(self, size: int) -> Iterator[MotionExample]:
+        """Yield all examples in order, `size` at a time."""
+        for parts in zip(*(values.split(size) for values in self.examples), strict=True):
+            yield MotionExample(*parts)
+
+
+def read_stills(path: str | Path, head: HeadModel, size: int) -> MotionExamples:
+    """Read the stills of a database; pictures are brought to `size` pixels a side.
+
+    Raises:
+        InputFileError: no database, damaged, or empty.
+    """
+    dataset = PortraitDataset(path)
+    items = (dataset.load(index) for index in range(len(dataset)))
+    return _collect((_Frame(item.image, *item[2:]) for item in items), head, size)
+
+
+def read_clips(path: str | Path, head: HeadModel, size: int) -> MotionExamples:
+    """Read every frame of the clips of a database; as `read_stills`."""
+    dataset = ClipDataset(path)
+    items = (
+        dataset.load_frames(clip, frame, frame)
+        for clip in range(len(dataset))
+        for frame in range(dataset.frame_count(clip))
+    )
+    frames = (
+        _Frame(item.driving_image, item.camera, item.shape, item.expression, item.pose, item.eye_pose) for item in items
+    )
+    return _collect(frames, head, size)
+
+
+def join_examples(parts: Sequence[MotionExamples]) -> MotionExamples:
+    """Put examples with pictures of one size behind each other."""
+    return MotionExamples(_join([part.examples for part in parts]))
+
+
+@torch.no_grad()
+def _collect(frames: Iterable[_Frame], head: HeadModel, size: int) -> MotionExamples:
+    frames, groups = iter(frames), []
+    while group := list(islice(frames, _GROUP)):
+        image, camera, *parameters = (torch.stack(values) for values in zip(*group, strict=True))
+        params = HeadParams(*parameters)
+        landmarks = landmarks_2d(head, params, camera_for_posed_neck(head, params, camera), size)
+        reduced = to_uint8(resize_antialiased(from_uint8(image), size))
+        groups.append(MotionExample(reduced, landmarks[:, :68], motion_inputs(params)))
+    return MotionExamples(_join(groups))
+
+
+def _join(groups: Sequence[MotionExample]) -> MotionExample:
+    return MotionExample(*(torch.cat(values) for values in zip(*groups, strict=True)))

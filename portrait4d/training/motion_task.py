@@ -1,0 +1,136 @@
+"""Training of the compact motion encoder on faces of the open head world, whose motions are known exactly."""
+
+import copy
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from portrait4d.config.motion_training import MotionEncoderTraining, MotionLossConfig
+from portrait4d.data.image_io import from_uint8, image_grid
+from portrait4d.data.loading import BatchLoader, LoadingConfig
+from portrait4d.files.errors import UserError
+from portrait4d.models.compact_motion_encoder import CompactMotionEncoder
+from portrait4d.synthetic_heads.motion_inputs import MOTION_INPUTS, motion_input_matrix
+from portrait4d.training.distributed import Ranks
+from portrait4d.training.head_choice import load_head
+from portrait4d.training.motion_disturbance import MotionSample, disturb
+from portrait4d.training.motion_examples import MotionExample, MotionExamples, join_examples, read_clips, read_stills
+from portrait4d.training.motion_measures import measure_encoder
+from portrait4d.training.tasks import Moment, Step, Task, build_adam, lazy_phases, split_chunks
+
+GRID_COLUMNS, GRID_ROWS, GRID_SEED = 8, 4, 0
+SMALL_PICTURES = 64
+"""Held-out pictures are also measured at so many pixels a side."""
+
+
+class MotionEncoderTask(Task[MotionSample]):
+    """The encoder and its examples.
+
+    Raises:
+        UserError: no data, or a network of another number of inputs.
+    """
+
+    def __init__(self, config: MotionEncoderTraining, ranks: Ranks) -> None:
+        self.config, self.ranks = config, ranks
+        self.run, self.optim = config.run, config.optim
+        if config.network.inputs != len(MOTION_INPUTS):
+            raise UserError(f"network.inputs: expected {len(MOTION_INPUTS)}, got {config.network.inputs}")
+        self.examples, self.held_out = _read_examples(config)
+        encoder = CompactMotionEncoder(config.network, motion_input_matrix()).to(ranks.device).requires_grad_(False)
+        self.networks = {"G": encoder}
+        self.average = copy.deepcopy(encoder).eval()
+        self.phases = lazy_phases("G", None)
+        self.optimisers = {"G": build_adam(list(encoder.parameters()), self.optim, self.optim.generator_lr, None)}
+        self.weights = loss_weights(config.loss).to(ranks.device)
+        self.loader: BatchLoader[MotionExample] | None = None
+
+    def skip_batches(self, count: int) -> None:
+        """Open the examples behind `count` batches."""
+        self.close()
+        run, ranks = self.run, self.ranks
+        loading = LoadingConfig(run.batch // ranks.count, run.seed, ranks.rank, ranks.count, run.workers)
+        self.loader = BatchLoader(self.examples, loading, count)
+
+    def load_chunks(self, moment: Moment) -> list[MotionSample]:
+        """Fetch faces."""
+        count = self.run.batch // self.ranks.count // self.run.chunk_size
+        return [self._sample(MotionExample(*part)) for part in split_chunks(next(self.loader), count)]
+
+    def compute_gradients(self, chunk: MotionSample, step: Step) -> None:
+        """Add the gradients of the inputs' errors."""
+        encoder = self.networks["G"]
+        sample = disturb(chunk, self.config.disturb, step.generator, step.host_generator)
+        crops = encoder.crop(sample.images, sample.landmarks, reverse_y=True)
+        with self.autocast:
+            answers = encoder(crops).float()
+        knee = self.config.loss.knee
+        losses = functional.smooth_l1_loss(answers, sample.inputs, beta=knee, reduction="none") * self.weights
+        step.record("Loss/G/loss", losses.mean(dim=1))
+        step.backward(losses.mean() * step.phase.gain)
+
+    def average_start(self) -> float | None:
+        """Ramp the averaging up, unless there were weights to start from."""
+        return self.optim.average_ramp if self.config.start.weights is None else None
+
+    def draw_reals(self) -> Tensor:
+        """Return crops of some faces as the network is given them."""
+        return self._draw_crops(self._grid_sample())
+
+    def draw_pictures(self) -> dict[str, Tensor]:
+        """Return the same with the random changes of training."""
+        generators = [torch.Generator(device).manual_seed(GRID_SEED) for device in (self.ranks.device, "cpu")]
+        return {"_disturbed": self._draw_crops(disturb(self._grid_sample(), self.config.disturb, *generators))}
+
+    def validate(self) -> dict[str, float]:
+        """Measure the averaged network on held-out faces: errors of inputs and of the motion vector."""
+        if self.held_out is None:
+            return {}
+        errors = measure_encoder(self.average, self.held_out)
+        small = measure_encoder(self.average, self.held_out, SMALL_PICTURES)
+        found = {f"Errors/{name}": value for name, value in zip(MOTION_INPUTS, errors.absolute.tolist(), strict=True)}
+        found |= {f"Valid/vector_{name}": value for name, value in errors.vector.items()}
+        return found | {f"Valid/vector_all_{SMALL_PICTURES}px": small.vector["all"]}
+
+    def close(self) -> None:
+        """Stop the workers that read data."""
+        if self.loader is not None:
+            self.loader.close()
+
+    def _sample(self, batch: MotionExample) -> MotionSample:
+        image, *rest = (values.to(self.ranks.device, non_blocking=True) for values in batch)
+        return MotionSample(from_uint8(image), *rest)
+
+    def _grid_sample(self) -> MotionSample:
+        return self._sample(next(self.examples.batches(GRID_COLUMNS * GRID_ROWS)))
+
+    def _draw_crops(self, sample: MotionSample) -> Tensor:
+        crops = self.average.crop(sample.images, sample.landmarks, reverse_y=True)
+        return image_grid(list(crops.cpu()), GRID_COLUMNS)
+
+
+def loss_weights(config: MotionLossConfig) -> Tensor:
+    """Return how much each input's error counts, (27,)."""
+    special = {"blink": config.blink, "gaze": config.gaze, "jaw_open": config.jaw}
+    return torch.tensor(
+        [next((weight for part, weight in special.items() if name.startswith(part)), 1.0) for name in MOTION_INPUTS]
+    )
+
+
+def build_motion_encoder_task(config: MotionEncoderTraining, ranks: Ranks) -> MotionEncoderTask:
+    """Build the training of the compact motion encoder."""
+    return MotionEncoderTask(config, ranks)
+
+
+def _read_examples(config: MotionEncoderTraining) -> tuple[MotionExamples, MotionExamples | None]:
+    """Return what is learnt from and what is only measured."""
+    data, size = config.data, config.network.picture_size
+    if data.path is None and data.clips is None:
+        raise UserError("data.path: no data; give a database of generate_lmdb, such as data.path=FFHQ_128_4000")
+    head = load_head(config.head)
+    parts = [
+        read(path, head, size)
+        for read, path in ((read_stills, data.path), (read_clips, data.clips))
+        if path is not None
+    ]
+    return join_examples(parts), None if data.held_out is None else read_stills(data.held_out, head, size)
