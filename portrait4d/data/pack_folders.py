@@ -8,13 +8,11 @@ lies `packing.json`: what was packed, left out and bad. The reference's loaders 
 import hashlib
 import json
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 from tqdm import tqdm
 
@@ -36,6 +34,7 @@ from portrait4d.data.shards import SHARD_BYTES, ShardWriter
 from portrait4d.data.unfinished_folder import RecordWriter
 from portrait4d.files.atomic import write_text
 from portrait4d.files.errors import UserError
+from portrait4d.files.read_ahead import map_in_order
 
 REPORT_FILE = "packing.json"
 _LABEL_BYTES = 4 * (437 + 548)
@@ -43,8 +42,6 @@ _SPACE_MARGIN = 1.05
 _SHOWN = 20
 
 Source = StillSource | ClipSource
-S = TypeVar("S")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -193,7 +190,7 @@ def _append_all(config: PackConfig, job: _Job, writer: RecordWriter, state: dict
     sources = job.sources[state["next"] :]
     progress = tqdm(total=len(job.sources), initial=state["next"], unit="item", desc=job.prefix)
     with progress:
-        for packed in _in_order(lambda source: job.read(source, config.rules), sources, config.workers):
+        for packed in map_in_order(lambda source: job.read(source, config.rules), sources, config.workers):
             left_out = state["left_out"] + packed.left_out if packed.left_out else state["left_out"]
             bad = state["bad"] + packed.bad if packed.bad else state["bad"]
             state = state | {"next": state["next"] + 1, "left_out": left_out, "bad": bad}
@@ -206,25 +203,6 @@ def _open_writer(config: PackConfig, job: _Job, folder: Path) -> RecordWriter:
     if config.container == "lmdb":
         return LmdbWriter(folder, commit_entries=config.commit_every)
     return ShardWriter(folder, job.kind, config.shard_mb << 20)
-
-
-def _in_order(function: Callable[[S], T], items: Sequence[S], workers: int) -> Iterator[T]:
-    """Map with threads, results in order, at most two per worker waiting."""
-    if workers < 1:
-        yield from map(function, items)
-        return
-    waiting: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _fingerprint(config: PackConfig, job: _Job) -> str:

@@ -24,6 +24,8 @@ FITTED_LABELS = "flame_optim_params"
 SIMPLIFIED_LABELS = "bfm2flame_params_simplified"
 MOTION_VECTORS = "motion_feats"
 SEGMENTATIONS = "segs"
+CROP_TRANSFORMS = "crop_transforms"
+"""Where each portrait was in its original picture: `data_preprocess/prepared_files.py` writes and reads these."""
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MOTION_DIM = MOTION_DIMS["pdfgc"]

@@ -30,7 +30,7 @@ CONFINED = {
     "pydantic": {"config/load.py"},
     "PIL": {"data/image_io.py"},
     "cv2": {"data/image_io.py"},
-    "av": {"data/image_io.py"},
+    "av": {"data/image_io.py", "data/video_io.py"},
     "tensorboard": {"training/run_log.py"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))

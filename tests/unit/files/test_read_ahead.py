@@ -1,0 +1,77 @@
+"""Threads that read ahead: order, bounds, errors in their turn, and leaving early."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from portrait4d.files.read_ahead import map_in_order, read_ahead
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_map_keeps_the_order(workers: int) -> None:
+    assert list(map_in_order(lambda value: value * value, range(20), workers)) == [value * value for value in range(20)]
+
+
+def test_map_takes_no_more_than_it_may() -> None:
+    taken = []
+    results = map_in_order(str, (taken.append(value) or value for value in range(20)), 2, waiting=3)
+    assert next(results) == "0"
+    assert taken == [0, 1, 2, 3]
+    assert list(results) == [str(value) for value in range(1, 20)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_map_raises_in_turn(workers: int) -> None:
+    results = map_in_order(lambda value: 1 // (2 - value), range(9), workers)
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+def test_reading_ahead_stops_at_the_bound() -> None:
+    started: list[int] = []
+    reached = threading.Event()
+
+    def items() -> Iterator[int]:
+        for value in range(10):
+            started.append(value)
+            if value == 3:
+                reached.set()
+            yield value
+
+    with closing(read_ahead(items(), lambda _: 1, 2)) as results:
+        assert next(results) == 0
+        assert reached.wait(10)  # 1 and 2 wait, 3 is in hand
+        assert started[-1] == 3
+        assert list(results) == list(range(1, 10))
+
+
+def test_a_heavy_item_waits_alone() -> None:
+    assert list(read_ahead([5, 1, 7, 7, 1], lambda value: value, 2)) == [5, 1, 7, 7, 1]
+
+
+def test_errors_come_in_turn() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise KeyError("third")
+
+    results = read_ahead(items(), lambda _: 1, 10)
+    assert [next(results), next(results)] == [1, 2]
+    with pytest.raises(KeyError, match="third"):
+        next(results)
+
+
+def test_leaving_early_ends_the_thread() -> None:
+    def endless() -> Iterator[int]:
+        value = 0
+        while True:
+            yield value
+            value += 1
+
+    before = threading.active_count()
+    with closing(read_ahead(endless(), lambda _: 1, 4)) as results:
+        assert next(results) == 0
+    assert threading.active_count() == before
