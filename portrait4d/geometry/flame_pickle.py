@@ -11,7 +11,7 @@ import numpy as np
 
 from portrait4d.files.errors import InputFileError
 from portrait4d.files.pickle_arrays import PickleRefusedError, ReadBudget
-from portrait4d.files.safe_pickle import NUMPY_RULES, Record, read_pickle
+from portrait4d.files.safe_pickle import NUMPY_RULES, Record, read_object_npy, read_pickle
 
 _RULES = NUMPY_RULES.extended({}, prefixes=("chumpy.", "scipy.sparse."))
 _MAX_BYTES = 2**30
@@ -29,9 +29,21 @@ def read_flame_pickle(path: str | Path, keys: tuple[str, ...]) -> dict[str, np.n
     content = read_pickle(path, _RULES)
     if type(content) is not dict:
         raise InputFileError(path, "is a pickle, but not of a FLAME model (expected a dict)")
+    return _evaluate_entries(path, content, keys, "expected the FLAME 2020 'generic_model.pkl'")
+
+
+def read_flame_npy(path: str | Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Read the arrays `keys` of a dict in a `.npy` file, whose values may be chumpy objects, as `read_flame_pickle`."""
+    content = read_object_npy(path, _RULES)
+    if type(content) is not dict:
+        raise InputFileError(path, "holds one object, but no dict of arrays")
+    return _evaluate_entries(path, content, keys, "make it again")
+
+
+def _evaluate_entries(path: str | Path, content: dict, keys: tuple[str, ...], remedy: str) -> dict[str, np.ndarray]:
     missing = [key for key in keys if key not in content]
     if missing:
-        raise InputFileError(path, f"lacks {', '.join(missing)}", "expected the FLAME 2020 'generic_model.pkl'")
+        raise InputFileError(path, f"lacks {', '.join(missing)}", remedy)
     evaluator = _Evaluator(ReadBudget(_MAX_BYTES))
     arrays = {}
     for key in keys:

@@ -37,6 +37,7 @@ def test_recorded_numbers(name: str) -> None:
         ("fan-a.npz", 18),
         ("deep3d-a.npz", 21),
         ("crop-a.npz", 32),
+        ("bfm2flame-a.npz", 6),
     ],
 )
 def test_recorded_numbers_of_photos(name: str, arrays: int) -> None:

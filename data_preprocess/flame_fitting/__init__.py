@@ -1,0 +1,1 @@
+"""Fit the head model to detected landmarks: one picture each, or clips with one identity (flame-fitting.md §5-6)."""
