@@ -6,7 +6,7 @@ STAMP := $(VENV)/installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==/torch==/p' requirements.txt)
 
-.PHONY: setup demo test test-fast check bench native clean
+.PHONY: setup demo test test-fast check bench chain native clean
 setup: $(STAMP)
 
 $(STAMP): requirements.txt setup.py pyproject.toml
@@ -31,12 +31,17 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -q tests/structure
 
+chain: setup
+	PYTHON=$(BIN)/python sh docs/chain.sh
+
 bench: setup
 	$(BIN)/python benchmarks/bench_reenact.py
 	$(BIN)/python benchmarks/bench_genhead.py
+	$(BIN)/python benchmarks/bench_triplane_render.py
 
+# Compiles the native operations into ~/.cache/portrait4d; from then on they serve (portrait4d/ops/backend.py).
 native: setup
-	@echo "There are no native operations yet; the PyTorch reference serves on every device."
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -c 'import sys; from portrait4d.ops.backend import build_native; sys.exit(not build_native())'
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo

@@ -69,7 +69,7 @@ def field_of_view_option(default_is: str) -> Decorator:
 
 
 def training_options(default_config: str, default_outdir: str) -> Decorator:
-    """Return what every training script takes: --cfg, OVERRIDES, --outdir, --resume, --desc, --gpus, --dry-run."""
+    """Return what every training script takes: --cfg, OVERRIDES, --outdir, --resume, --desc, --dry-run, --quiet."""
     options = (
         click.option(
             "--cfg",

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from portrait4d.config.networks import ReconstructorConfig, tiny_reconstructor
+from portrait4d.data.pack_folders import PackConfig, pack_clips, pack_stills
 from portrait4d.data.portrait_folder import LANDMARKS_68, MOTION_VECTORS
 from portrait4d.geometry.flame import HeadModel
 from portrait4d.inference.demo import read_poses, write_painted_portrait
@@ -16,6 +17,7 @@ from portrait4d.models.checkpoints import save_reconstructor
 from portrait4d.models.reconstructor import Reconstructor
 from portrait4d.synthetic_heads.ellipsoid_head import VERSION, build_ellipsoid_head
 from portrait4d.synthetic_heads.ellipsoid_portrait import sample_look
+from portrait4d.synthetic_heads.portrait_sets import PortraitSetConfig, write_portrait_set
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +54,28 @@ def tiny_pdfgc_network(ellipsoid: HeadModel, tmp_path_factory: pytest.TempPathFa
     path = tmp_path_factory.mktemp("networks") / "tiny-pdfgc.safetensors"
     save_reconstructor(path, build_tiny(ellipsoid, motion_kind="pdfgc"))
     return path
+
+
+@pytest.fixture(scope="session")
+def portrait_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of 8 portraits of the open head world, 64 pixels. Do not change it."""
+    root = tmp_path_factory.mktemp("open-head-world")
+    write_portrait_set(PortraitSetConfig(root / "raw", identities=8, resolution=64))
+    return pack_stills(PackConfig(root / "raw", root, 64)).target
+
+
+@pytest.fixture(scope="session")
+def portrait_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 2 clips of the open head world, 2 frames in 2 views each, 64 pixels. Do not change it."""
+    root = tmp_path_factory.mktemp("pool")
+    write_portrait_set(PortraitSetConfig(root, identities=2, clips=2, frames=2, fps=2.0, views=1, resolution=64))
+    return root
+
+
+@pytest.fixture(scope="session")
+def clip_database(portrait_pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of the pool's clips. Do not change it."""
+    return pack_clips(PackConfig(portrait_pool, tmp_path_factory.mktemp("clips"), 64, frames=2)).target
 
 
 @pytest.fixture

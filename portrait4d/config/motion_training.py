@@ -40,11 +40,11 @@ class DisturbanceConfig:
     mirror: bool = True
     lowest_size: int = 56
     landmark_jitter: float = 0.02
-    brightness: float = 0.25
-    contrast: float = 0.3
-    tint: float = 0.15
-    grey: float = 1.0
-    noise: float = 0.06
+    brightness: float = 0.2
+    contrast: float = 0.25
+    tint: float = 0.1
+    grey: float = 0.8
+    noise: float = 0.04
 
     def __post_init__(self) -> None:
         require(self.lowest_size >= 8, "lowest_size", "at least 8", self.lowest_size)
@@ -55,16 +55,27 @@ class DisturbanceConfig:
 
 @dataclass(frozen=True)
 class MotionLossConfig:
-    """Huber loss of the inputs, quadratic below `knee`, and how much some count more than the others' 1."""
+    """Huber loss of the inputs, each in units of its standard deviation in the data.
 
-    knee: float = 0.1
+    Attributes:
+        knee: the loss is quadratic below. Most expressions are rare: with a loss that is linear near 0 it would pay to
+            leave them out.
+        least_deviation: taken for inputs that vary less.
+        blink, gaze, jaw: how much these count, the others 1.
+    """
+
+    knee: float = 1.0
+    least_deviation: float = 0.05
     blink: float = 3.0
     gaze: float = 3.0
     jaw: float = 3.0
 
+    def __post_init__(self) -> None:
+        require(min(self.knee, self.least_deviation) > 0, "knee, least_deviation", "above 0", self.least_deviation)
+
 
 def _optim() -> OptimConfig:
-    return OptimConfig(generator_lr=1e-3, beta1=0.9, beta2=0.99, average_kimg=8.0)
+    return OptimConfig(generator_lr=2e-3, beta1=0.9, beta2=0.99, average_kimg=8.0)
 
 
 @dataclass(frozen=True)
@@ -72,7 +83,7 @@ class MotionEncoderTraining:
     """Training of the compact motion encoder. `head`: there is no truth for another head model."""
 
     head: Literal["synthetic"] = "synthetic"
-    run: RunConfig = field(default_factory=lambda: RunConfig(400, 32, workers=0, tick_kimg=10, image_ticks=1))
+    run: RunConfig = field(default_factory=lambda: RunConfig(300, 16, workers=0, tick_kimg=5, image_ticks=1))
     start: StartConfig = field(default_factory=StartConfig)
     data: MotionDataConfig = field(default_factory=MotionDataConfig)
     network: MotionEncoderConfig = field(default_factory=MotionEncoderConfig)

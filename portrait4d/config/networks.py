@@ -164,7 +164,7 @@ class MotionEncoderConfig:
 
     Attributes:
         picture_size: larger pictures are reduced to so many pixels a side before the face is cut out.
-        crop_size: pixels a side of the crop; every stage but the first halves it, and the first one too.
+        crop_size: pixels a side of the crop; every stage halves it.
         widths: channels of the stages, multiples of 8 but for the first.
         hidden: width of the layer between the last stage and the inputs.
         inputs: how many numbers a motion vector is made of.

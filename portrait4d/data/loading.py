@@ -5,6 +5,7 @@ random about an item (which frames of a clip) is drawn from a generator seeded w
 described by how many batches it has consumed, and goes on exactly there.
 """
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -115,7 +116,7 @@ class BatchLoader(Generic[ItemT]):
         self.batches_done = batches_done
         self.config = config
         self._items = len(dataset)
-        ahead = {"prefetch_factor": config.prefetch, "worker_init_fn": _use_one_thread} if config.workers else {}
+        ahead = {"prefetch_factor": config.prefetch, "worker_init_fn": _start_worker} if config.workers else {}
         loader = DataLoader(
             _Positioned(dataset, config.seed),
             batch_sampler=_Batches(len(dataset), config, batches_done),
@@ -145,5 +146,7 @@ class BatchLoader(Generic[ItemT]):
             shutdown()
 
 
-def _use_one_thread(_worker: int) -> None:
+def _start_worker(_worker: int) -> None:
     torch.set_num_threads(1)
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all processes of a run; the main one decides
+        signal.signal(number, signal.SIG_IGN)

@@ -22,23 +22,31 @@ class MotionSample(NamedTuple):
     inputs: Tensor
 
 
-def disturb(
+def disturb_view(
     sample: MotionSample,
     config: DisturbanceConfig,
     generator: torch.Generator,
     host_generator: torch.Generator,
 ) -> MotionSample:
-    """Apply all changes; `generator` is on the device of the sample, `host_generator` on the CPU."""
+    """Mirror some faces, take detail away, and move landmarks.
+
+    Args:
+        sample, config: faces, and how much.
+        generator, host_generator: on the device of the sample, and on the CPU.
+    """
     if config.mirror:
         sample = mirror_some(sample, generator)
-    images = recolour_pictures(sample.images, sample_colours(len(sample.images), config, generator))
-    images = images + config.noise * _uniform(images, 0, 1, generator) * torch.randn(
-        images.shape, generator=generator, device=images.device
-    )
-    images, landmarks = reduce_detail(images.clamp(-1, 1), sample.landmarks, config.lowest_size, host_generator)
+    images, landmarks = reduce_detail(sample.images, sample.landmarks, config.lowest_size, host_generator)
     spread = config.landmark_jitter * images.shape[-1]
     jitter = spread * torch.randn(landmarks.shape, generator=generator, device=landmarks.device)
     return MotionSample(images, landmarks + jitter, sample.inputs)
+
+
+def disturb_colours(crops: Tensor, config: DisturbanceConfig, generator: torch.Generator) -> Tensor:
+    """Change colours of crops (B, 3, H, W) and add noise; they stay in [-1, 1]."""
+    recoloured = recolour_pictures(crops, sample_colours(len(crops), config, generator))
+    noise = torch.randn(crops.shape, generator=generator, device=crops.device)
+    return (recoloured + config.noise * _uniform(crops, 0, 1, generator) * noise).clamp(-1, 1)
 
 
 def mirror_some(sample: MotionSample, generator: torch.Generator) -> MotionSample:

@@ -14,7 +14,7 @@ from portrait4d.models.compact_motion_encoder import CompactMotionEncoder
 from portrait4d.synthetic_heads.motion_inputs import MOTION_INPUTS, motion_input_matrix
 from portrait4d.training.distributed import Ranks
 from portrait4d.training.head_choice import load_head
-from portrait4d.training.motion_disturbance import MotionSample, disturb
+from portrait4d.training.motion_disturbance import MotionSample, disturb_colours, disturb_view
 from portrait4d.training.motion_examples import MotionExample, MotionExamples, join_examples, read_clips, read_stills
 from portrait4d.training.motion_measures import measure_encoder
 from portrait4d.training.tasks import Moment, Step, Task, build_adam, lazy_phases, split_chunks
@@ -22,6 +22,7 @@ from portrait4d.training.tasks import Moment, Step, Task, build_adam, lazy_phase
 GRID_COLUMNS, GRID_ROWS, GRID_SEED = 8, 4, 0
 SMALL_PICTURES = 64
 """Held-out pictures are also measured at so many pixels a side."""
+_WATCHED = ("blink_left", "blink_right", "gaze_pitch", "gaze_yaw", "jaw_open")
 
 
 class MotionEncoderTask(Task[MotionSample]):
@@ -43,6 +44,8 @@ class MotionEncoderTask(Task[MotionSample]):
         self.phases = lazy_phases("G", None)
         self.optimisers = {"G": build_adam(list(encoder.parameters()), self.optim, self.optim.generator_lr, None)}
         self.weights = loss_weights(config.loss).to(ranks.device)
+        deviation = self.examples.examples.inputs.std(dim=0).clamp_min(config.loss.least_deviation)
+        self.deviation = deviation.to(ranks.device)
         self.loader: BatchLoader[MotionExample] | None = None
 
     def skip_batches(self, count: int) -> None:
@@ -59,13 +62,11 @@ class MotionEncoderTask(Task[MotionSample]):
 
     def compute_gradients(self, chunk: MotionSample, step: Step) -> None:
         """Add the gradients of the inputs' errors."""
-        encoder = self.networks["G"]
-        sample = disturb(chunk, self.config.disturb, step.generator, step.host_generator)
-        crops = encoder.crop(sample.images, sample.landmarks, reverse_y=True)
+        crops, truths = self._disturbed_crops(chunk, step.generator, step.host_generator)
         with self.autocast:
-            answers = encoder(crops).float()
-        knee = self.config.loss.knee
-        losses = functional.smooth_l1_loss(answers, sample.inputs, beta=knee, reduction="none") * self.weights
+            answers = self.networks["G"](crops).float()
+        answers, truths = answers / self.deviation, truths / self.deviation
+        losses = self.weights * functional.huber_loss(answers, truths, "none", self.config.loss.knee)
         step.record("Loss/G/loss", losses.mean(dim=1))
         step.backward(losses.mean() * step.phase.gain)
 
@@ -75,20 +76,22 @@ class MotionEncoderTask(Task[MotionSample]):
 
     def draw_reals(self) -> Tensor:
         """Return crops of some faces as the network is given them."""
-        return self._draw_crops(self._grid_sample())
+        sample = self._grid_sample()
+        return image_grid(list(self._crops(sample).cpu()), GRID_COLUMNS)
 
     def draw_pictures(self) -> dict[str, Tensor]:
         """Return the same with the random changes of training."""
         generators = [torch.Generator(device).manual_seed(GRID_SEED) for device in (self.ranks.device, "cpu")]
-        return {"_disturbed": self._draw_crops(disturb(self._grid_sample(), self.config.disturb, *generators))}
+        crops, _ = self._disturbed_crops(self._grid_sample(), *generators)
+        return {"_disturbed": image_grid(list(crops.cpu()), GRID_COLUMNS)}
 
     def validate(self) -> dict[str, float]:
-        """Measure the averaged network on held-out faces: errors of inputs and of the motion vector."""
+        """Measure the averaged network on held-out faces: errors of some inputs and of the motion vector."""
         if self.held_out is None:
             return {}
         errors = measure_encoder(self.average, self.held_out)
         small = measure_encoder(self.average, self.held_out, SMALL_PICTURES)
-        found = {f"Errors/{name}": value for name, value in zip(MOTION_INPUTS, errors.absolute.tolist(), strict=True)}
+        found = {f"Valid/{name}": float(errors.absolute[MOTION_INPUTS.index(name)]) for name in _WATCHED}
         found |= {f"Valid/vector_{name}": value for name, value in errors.vector.items()}
         return found | {f"Valid/vector_all_{SMALL_PICTURES}px": small.vector["all"]}
 
@@ -104,9 +107,15 @@ class MotionEncoderTask(Task[MotionSample]):
     def _grid_sample(self) -> MotionSample:
         return self._sample(next(self.examples.batches(GRID_COLUMNS * GRID_ROWS)))
 
-    def _draw_crops(self, sample: MotionSample) -> Tensor:
-        crops = self.average.crop(sample.images, sample.landmarks, reverse_y=True)
-        return image_grid(list(crops.cpu()), GRID_COLUMNS)
+    def _crops(self, sample: MotionSample) -> Tensor:
+        return self.average.crop(sample.images, sample.landmarks, reverse_y=True)
+
+    def _disturbed_crops(
+        self, sample: MotionSample, generator: torch.Generator, host_generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return crops as training shows them, and their inputs."""
+        disturbed = disturb_view(sample, self.config.disturb, generator, host_generator)
+        return disturb_colours(self._crops(disturbed), self.config.disturb, generator), disturbed.inputs
 
 
 def loss_weights(config: MotionLossConfig) -> Tensor:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from portrait4d.config.recon_training import PseudoViewConfig
 from portrait4d.geometry.cameras import join_camera, split_camera
-from portrait4d.geometry.head_params import HeadParams
 from portrait4d.geometry.lookat_cameras import CAMERA_DRAWS, random_camera_pose, replace_pose
 from portrait4d.losses.reconstruction import teacher_box_scale
 from portrait4d.models.reconstructor import Reconstructor, RenderOptions
@@ -100,9 +99,3 @@ def frontal_camera(camera: Tensor) -> Tensor:
     pose = torch.eye(4, device=camera.device).repeat(len(camera), 1, 1)
     pose[:, 2, 3] = FRONTAL_DISTANCE
     return join_camera(pose, split_camera(camera).intrinsics)
-
-
-def still_params(params: HeadParams) -> HeadParams:
-    """Return the mean head at rest, as many times as there are heads: nothing but the camera turns it."""
-    values = (params.shape, params.expression, params.pose, params.eye_pose)
-    return HeadParams(*(torch.zeros_like(value) for value in values))

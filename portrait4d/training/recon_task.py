@@ -59,11 +59,11 @@ class ReconTask(Task[SupervisedBatch]):
     def __init__(self, config: ReconV1Training | ReconV2Training, ranks: Ranks, interval: int | None) -> None:
         self.config, self.ranks, self.run, self.optim = config, ranks, config.run, config.optim
         head = load_head(config.head)
-        generator = Reconstructor(config.network, head)
-        self.prepare_generator(generator)
-        generator = generator.to(ranks.device).requires_grad_(False)
-        discriminator = Discriminator(config.discriminator).to(ranks.device).requires_grad_(False)
+        generator, discriminator = Reconstructor(config.network, head), Discriminator(config.discriminator)
+        self.prepare_networks(generator, discriminator)
         self.networks: dict[str, nn.Module] = {"G": generator, "D": discriminator}
+        for network in self.networks.values():
+            network.to(ranks.device).requires_grad_(False)
         self.average = copy.deepcopy(generator).eval()
         loss = config.loss
         self.perceptual = None if loss.perceptual == "none" else build_perceptual(loss.perceptual).to(ranks.device)
@@ -81,8 +81,8 @@ class ReconTask(Task[SupervisedBatch]):
         is_static = self.motion_strength == 0
         self.validation = Validation(config.validation, config.network, head, config.motion, is_static)
 
-    def prepare_generator(self, generator: Reconstructor) -> None:
-        """Change a new generator before anything else sees it."""
+    def prepare_networks(self, generator: Reconstructor, discriminator: Discriminator) -> None:
+        """Change new networks before anything else sees them."""
 
     def grid_batch(self) -> SupervisedBatch:
         """Return the subjects of the picture grid, the same at every call."""

@@ -9,6 +9,7 @@ from portrait4d.data.parameter_bank import ParameterBank
 from portrait4d.files.errors import UserError
 from portrait4d.losses.regularizers import density_roughness, sample_point_pairs
 from portrait4d.models.checkpoints import load_genhead
+from portrait4d.models.discriminator import Discriminator
 from portrait4d.models.pretrained.resnet_trunk import initialise_encoder
 from portrait4d.models.reconstructor import Reconstructor
 from portrait4d.synthetic_heads.head_template import build_open_head
@@ -43,13 +44,14 @@ class ReconV1Task(ReconTask):
         self._grid: SupervisedBatch | None = None
         self._coming: tuple[int, list[Callable[[], SupervisedBatch]]] | None = None
 
-    def prepare_generator(self, generator: Reconstructor) -> None:
-        """Start the encoder from ImageNet, and what GenHead has from GenHead, where that is asked for."""
+    def prepare_networks(self, generator: Reconstructor, discriminator: Discriminator) -> None:
+        """Start the encoder from ImageNet, and what GenHead's training has from there, where that is asked for."""
         initialise_encoder(generator.global_encoder, self.config.encoder_init)
         if self.config.genhead_init is not None:
             found = read_starting_weights(self.config.genhead_init)
-            if not copy_matching(generator, found["average"]):
+            if not copy_matching(generator, found.get("average", {})):
                 raise UserError(f"genhead_init: {self.config.genhead_init} has nothing that fits the reconstructor")
+            copy_matching(discriminator, found.get("D", {}))
 
     def skip_batches(self, count: int) -> None:
         """Nothing is read in order: every iteration's subjects follow from its number."""

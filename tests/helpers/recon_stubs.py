@@ -14,6 +14,7 @@ from portrait4d.models.discriminator import DiscriminatorInput
 from portrait4d.models.outputs import SourceFeatures
 from portrait4d.models.reconstructor import RenderOptions
 from portrait4d.training.distributed import Ranks, keyed_generator
+from portrait4d.training.loop import learning
 from portrait4d.training.recon_task import ReconTask
 from portrait4d.training.tasks import Moment, Phase, Step
 from tests.helpers.loss_stubs import StubCritic, stub_deform, stub_densities, stub_identity, stub_perceptual
@@ -105,3 +106,15 @@ def stub_task(kind: type[ReconTask], config: ReconV1Training | ReconV2Training, 
     task.networks = {"G": StubReconstructor(parts), "D": ToldCritic()}
     task.perceptual, task.identity, task.r1 = stub_perceptual, stub_identity, R1Weights(mask_alone=True)
     return task
+
+
+def phase_gradients(task: ReconTask, chunk: object, phase: Phase, images_seen: int) -> dict[str, dict[str, Tensor]]:
+    """Let a real task's phase learn as the loop does; return the gradients of each network's parameters by name."""
+    for network in task.networks.values():
+        network.zero_grad(set_to_none=True)
+    with learning(task.networks[phase.network]):
+        Turn().take(task, chunk, phase, images_seen)
+    return {
+        key: {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+        for key, network in task.networks.items()
+    }

@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -53,9 +56,10 @@ def assert_close(first: dict[str, Tensor], second: dict[str, Tensor], tolerance:
         assert error <= tolerance, f"{name}: {float(error):.2e}"
 
 
-def start(script: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
-    """Start a script in a process group of its own."""
-    return subprocess.Popen(
+@contextmanager
+def started(script: str, *arguments: object, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a script in a process group of its own; none of it is left behind the block."""
+    process = subprocess.Popen(
         [sys.executable, str(ROOT / script), *map(str, arguments)],
         env=os.environ | ENVIRONMENT | environment,
         stdout=subprocess.PIPE,
@@ -63,3 +67,9 @@ def start(script: str, *arguments: object, **environment: str) -> subprocess.Pop
         text=True,
         start_new_session=True,
     )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from portrait4d.data.image_io import load_image
-from portrait4d.geometry.face_alignment import fit_similarity, motion_crop, warp_affine
+from portrait4d.geometry.face_alignment import face_crop, fit_similarity, motion_crop, warp_affine
 from tests.helpers.hash_fill import hash_tensor
 
 SHARED = Path(__file__).resolve().parents[4] / "shared"
@@ -163,6 +163,22 @@ def test_motion_crop_keeps_the_top_and_the_middle() -> None:
     expected_y = (step * (150.5) - 0.5) / 224
     assert crops[0, 0, 150, 100].item() == pytest.approx(expected_x, abs=1e-5)
     assert crops[0, 1, 150, 100].item() == pytest.approx(expected_y, abs=1e-5)
+
+
+def test_face_crop_of_a_face_in_place_copies_its_window() -> None:
+    images = hash_tensor(0, [1, 3, 224, 224])
+    crop = face_crop(images, landmarks((112.0, 89.5)), 144)
+    torch.testing.assert_close(crop, images[..., 26:170, 40:184], rtol=0, atol=1e-3)
+
+
+def test_face_crop_shows_the_same_place_at_any_size() -> None:
+    ramp = torch.stack(torch.meshgrid(torch.arange(224.0), torch.arange(224.0), indexing="ij")).flip(0) / 224
+    images = torch.cat([ramp, torch.zeros(1, 224, 224)])[None]
+    for size in (36, 72):
+        crop = face_crop(images, landmarks((112.0, 89.5)), size)
+        step = 144 / size
+        assert crop[0, 0, 3, 5].item() == pytest.approx((40 + step * 5.5 - 0.5) / 224, abs=1e-5)
+        assert crop[0, 1, 3, 5].item() == pytest.approx((26 + step * 3.5 - 0.5) / 224, abs=1e-5)
 
 
 def test_reverse_y_is_a_pixel_index_flip() -> None:

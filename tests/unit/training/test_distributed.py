@@ -1,0 +1,69 @@
+"""Processes of a run: randomness by key, gradients in one vector, and a process that is alone."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from portrait4d.training.distributed import Ranks, flatten_gradients, join_ranks, keyed_generator, spread_gradients
+
+
+def draw(*key: int | str) -> list[float]:
+    return torch.randn(4, generator=keyed_generator("cpu", *key)).tolist()
+
+
+def test_a_key_always_gives_the_same_numbers() -> None:
+    first = draw(0, 5, "Gmain", 2)
+    draw(0, 6, "Gmain", 2)
+    torch.manual_seed(99)
+    assert draw(0, 5, "Gmain", 2) == first
+
+
+def test_every_part_of_a_key_counts() -> None:
+    keys = list(itertools.product((0, 1), (0, 1, 10), ("Gmain", "Dmain"), (0, 1), (0, 1)))
+    assert len({tuple(draw(*key)) for key in keys}) == len(keys)
+    assert draw(1, 23) != draw(12, 3)
+    assert draw(1) != draw("1")
+
+
+def test_generators_of_neighbouring_keys_are_independent() -> None:
+    rows = torch.stack([torch.randn(4000, generator=keyed_generator("cpu", 0, step)) for step in range(8)])
+    correlation = torch.corrcoef(rows) - torch.eye(8)
+    assert correlation.abs().max() < 0.08  # five standard deviations of 1 / sqrt(4000)
+
+
+def test_one_process_shares_with_nobody() -> None:
+    ranks = join_ranks(0, 1, "cpu", "")
+    assert ranks == Ranks() and ranks.is_first
+    values = torch.tensor([1.0, 2.0])
+    assert ranks.sum(values) is values
+    assert ranks.share_decision(True) == 1.0
+    ranks.broadcast([nn.Linear(2, 2)])
+    ranks.wait()
+    assert not Ranks(rank=1, count=2).is_first
+
+
+def test_gradients_go_into_a_vector_and_back() -> None:
+    parameters = [nn.Parameter(torch.zeros(shape)) for shape in ((2, 3), (4,), ())]
+    half = nn.Parameter(torch.zeros(2, dtype=torch.bfloat16))
+    parameters[0].grad = torch.arange(6.0).view(2, 3)
+    parameters[2].grad = torch.tensor(7.0)
+    half.grad = torch.tensor([0.5, -2.0], dtype=torch.bfloat16)
+    chosen, flat = flatten_gradients([*parameters, half])
+    assert [id(p) for p in chosen] == [id(p) for p in (parameters[0], parameters[2], half)]
+    assert flat.dtype == torch.float32 and flat.tolist() == [0, 1, 2, 3, 4, 5, 7, 0.5, -2]
+    spread_gradients(chosen, flat * 2)
+    assert parameters[0].grad.tolist() == [[0, 2, 4], [6, 8, 10]]
+    assert parameters[1].grad is None and parameters[2].grad == 14
+    assert half.grad.dtype == torch.bfloat16 and half.grad.tolist() == [1, -4]
+
+
+def test_no_gradients_make_an_empty_vector() -> None:
+    chosen, flat = flatten_gradients([nn.Parameter(torch.zeros(2))])
+    assert chosen == [] and flat.shape == (0,)
+
+
+def test_a_vector_of_another_length_is_refused() -> None:
+    with pytest.raises(RuntimeError):
+        spread_gradients([nn.Parameter(torch.zeros(2))], torch.zeros(3))
