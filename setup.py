@@ -32,8 +32,9 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["portrait4d", "portrait4d.*", "data_preprocess*", "generate_lmdb*"]),
     package_data={
-        "portrait4d": ["examples/*.csv", "examples/*/*.png", "examples/*/*.jpg", "examples/*/*.npy"]
+        "portrait4d": ["ops/csrc/*", "examples/*.csv", "examples/*/*.png", "examples/*/*.jpg", "examples/*/*.npy"]
         + [f"examples/synthetic/**/*.{kind}" for kind in ("jpg", "npy", "json", "jsonl")]
+        + ["pretrained_models/README.md", "pretrained_models/motion-encoder-synthetic.safetensors"]
     },
     install_requires=[
         "torch>=2.6",
@@ -49,8 +50,9 @@ setup(
         "trimesh",
         "scikit-image",
         "safetensors",
+        "tensorboard",
     ],
-    extras_require={"test": ["pytest", "pytest-timeout", "ruff", "build"]},
+    extras_require={"native": ["ninja"], "test": ["pytest", "pytest-timeout", "ruff", "build"]},
     entry_points={
         "console_scripts": [
             "portrait4d-reenact=portrait4d.gen_images_portrait4d:main",
@@ -59,6 +61,13 @@ setup(
             "portrait4d-fetch-assets=portrait4d.fetch_assets:main",
             "portrait4d-sample-heads=portrait4d.gen_images_genhead:main",
             "portrait4d-write-synthetic-portraits=portrait4d.write_synthetic_portraits:main",
+            "portrait4d-train-genhead=portrait4d.train_genhead:main",
+            "portrait4d-train-recon-v1=portrait4d.train_recon_v1:main",
+            "portrait4d-train-recon-v2=portrait4d.train_recon_v2:main",
+            "portrait4d-preprocess=data_preprocess.preprocess_dir:main",
+            "portrait4d-extract-pdfgc=data_preprocess.extract_pdfgc:main",
+            "portrait4d-train-motion-encoder=portrait4d.train_motion_encoder:main",
+            "portrait4d-calc-metrics-motion=portrait4d.calc_metrics_motion:main",
         ]
     },
 )

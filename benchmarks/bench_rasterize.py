@@ -1,17 +1,19 @@
 """Time the rasteriser on the open ellipsoid head and on a sphere of about ten thousand triangles.
 
-Prints one table: median milliseconds of rasterising and of interpolating three features, and pixels covered. Run from
-the repository root: `python benchmarks/bench_rasterize.py --threads 1`.
+Prints one table: median milliseconds of rasterising by PyTorch and natively, taken in turns, their ratio, milliseconds
+of interpolating three features, and pixels covered. Run from the repository root:
+`python benchmarks/bench_rasterize.py --threads 1`.
 """
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
+import os
 from functools import partial
+
+os.environ.setdefault("PORTRAIT4D_NATIVE", "1")  # read at the first use
 
 import torch
 import trimesh
+from interleaved import against_pytorch, median_ms, speedup
 from torch import Tensor
 
 from portrait4d.geometry.cameras import FOV_DEG
@@ -34,18 +36,6 @@ def build_meshes() -> dict[str, tuple[Tensor, Tensor]]:
     }
 
 
-def median_ms(call: Callable[[], object], rounds: int, device: torch.device) -> float:
-    """Return the median milliseconds of a call after one warm-up."""
-    samples = []
-    for _ in range(rounds + 1):
-        started = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        samples.append((time.perf_counter() - started) * 1e3)
-    return statistics.median(samples[1:])
-
-
 def main() -> None:
     """Parse the command line, measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -59,9 +49,8 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     print(f"{device}, {torch.get_num_threads()} threads, batch {options.batch}, median of {options.rounds}")
-    print(
-        f"{'mesh':16s}{'triangles':>10s}{'size':>6s}{'culled':>8s}{'pixels':>9s}{'raster ms':>11s}{'features ms':>13s}"
-    )
+    columns = f"{'PyTorch ms':>11s}{'native ms':>11s}{'ratio':>9s}{'features ms':>13s}"
+    print(f"{'mesh':16s}{'triangles':>10s}{'size':>6s}{'culled':>8s}{'pixels':>9s}{columns}")
     for name, (vertices, faces) in build_meshes().items():
         points = vertices.expand(options.batch, -1, -1).to(device)
         faces = faces.to(device)
@@ -70,11 +59,12 @@ def main() -> None:
                 rasterize = partial(rasterize_perspective, points, faces, size, FOV_DEG, cull)
                 fragments = rasterize()
                 interpolate = partial(interpolate_vertices, fragments, faces, points)
-                times = [median_ms(call, options.rounds, device) for call in (rasterize, interpolate)]
+                times = median_ms(against_pytorch(rasterize), options.rounds, device)
+                features = median_ms({"features": interpolate}, options.rounds, device)["features"]
                 pixels = int(fragments.mask.sum())
                 print(
                     f"{name:16s}{len(faces):10d}{size:6d}{'yes' if cull else 'no':>8s}{pixels:9d}"
-                    f"{times[0]:11.1f}{times[1]:13.1f}"
+                    f"{speedup(times)}{features:13.1f}"
                 )
 
 

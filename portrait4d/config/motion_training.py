@@ -75,7 +75,7 @@ class MotionLossConfig:
 
 
 def _optim() -> OptimConfig:
-    return OptimConfig(generator_lr=2e-3, beta1=0.9, beta2=0.99, average_kimg=8.0)
+    return OptimConfig(generator_lr=1e-3, beta1=0.9, beta2=0.99, average_kimg=8.0)
 
 
 @dataclass(frozen=True)

@@ -166,13 +166,15 @@ class MotionEncoderConfig:
         picture_size: larger pictures are reduced to so many pixels a side before the face is cut out.
         crop_size: pixels a side of the crop; every stage halves it.
         widths: channels of the stages, multiples of 8 but for the first.
-        hidden: width of the layer between the last stage and the inputs.
+        squeezed: channels that are kept of the last stage.
+        hidden: width of the layer between them and the inputs.
         inputs: how many numbers a motion vector is made of.
     """
 
     picture_size: int = 128
     crop_size: int = 80
     widths: tuple[int, ...] = (16, 32, 64, 128)
+    squeezed: int = 32
     hidden: int = 128
     inputs: int = 27
 
@@ -181,5 +183,5 @@ class MotionEncoderConfig:
         require(all(width % 8 == 0 for width in self.widths[1:]), "widths", "multiples of 8", self.widths)
         halvings = 2 ** len(self.widths)
         require(self.crop_size % halvings == 0, "crop_size", f"a multiple of {halvings}", self.crop_size)
-        sizes = (self.picture_size, self.crop_size, self.hidden, self.inputs)
-        require(min(sizes) >= 1, "picture_size, crop_size, hidden, inputs", "at least 1", sizes)
+        sizes = (self.picture_size, self.crop_size, self.squeezed, self.hidden, self.inputs)
+        require(min(sizes) >= 1, "picture_size, crop_size, squeezed, hidden, inputs", "at least 1", sizes)

@@ -16,6 +16,7 @@ from portrait4d.geometry.flame import HeadModel
 from portrait4d.geometry.head_params import HeadParams
 from portrait4d.geometry.meshes import face_corners, face_normals, interpolate_corners, plane_barycentrics
 from portrait4d.ops.nearest_triangle import nearest_triangle
+from portrait4d.ops.triplane_render import HeadPoseGrids
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,21 @@ class HeadPoseField:
         smooth_offset = _sample_grid(self.coarse, points_world, self.box_warp)
         near = torch.exp(-self.config.falloff * (distance - self.config.smooth_threshold).clamp_min(0))
         return points_world + near * offset + (1 - near) * smooth_offset
+
+    def grids(self) -> HeadPoseGrids:
+        """Return the grids as the fused renderer takes them."""
+        ends = [grid_axis(grid.shape[-1], self.box_warp)[[0, -1]].tolist() for grid in (self.fine, self.coarse)]
+        fine, coarse = (
+            grid.permute(0, 2, 3, 4, 1) for grid in (self.fine, functional.pad(self.coarse, (0, 0) * 3 + (0, 1)))
+        )
+        return HeadPoseGrids(
+            fine.contiguous(),
+            coarse.contiguous(),
+            tuple(ends[0]),
+            tuple(ends[1]),
+            self.config.smooth_threshold,
+            self.config.falloff,
+        )
 
 
 @torch.no_grad()

@@ -27,6 +27,9 @@ IDENTITY_ANCHORS_PIXELS = (
 """Where eye centres, nose tip and mouth corners go in the 112-pixel crop."""
 
 _IDENTITY_LANDMARKS = (68, 69, 30, 48, 54)
+FACE_WINDOW_PIXELS = (40.0, 26.0, 144.0)
+"""Left and upper edge and side of the square from brows to chin in the same frame, pixel corners at whole numbers."""
+
 _ANCHOR_LANDMARKS = (slice(36, 42), slice(42, 48), slice(60, 68))
 _NOTHING = 1e-12  # relative size below which coordinates differ by rounding only
 _MARGIN = 16  # cut from the left and the right; twice as much from the bottom, nothing from the top
@@ -138,6 +141,40 @@ def motion_crop(images: Tensor, landmarks_pixels: Tensor, reverse_y: bool = Fals
 
     Source: networks-auxiliary.md §1.5.
     """
+    transforms = _fit_motion_frame(images, landmarks_pixels, reverse_y).float()
+    warped = warp_affine(images, transforms, (MOTION_CROP_SIZE, MOTION_CROP_SIZE))
+    kept = warped[:, :, : MOTION_CROP_SIZE - 2 * _MARGIN, _MARGIN : MOTION_CROP_SIZE - _MARGIN]
+    crops = functional.interpolate(
+        kept, size=(MOTION_CROP_SIZE, MOTION_CROP_SIZE), mode="bilinear", align_corners=False
+    )
+    return crops.clamp(-1, 1), transforms
+
+
+def face_crop(images: Tensor, landmarks_pixels: Tensor, size: int, reverse_y: bool = False) -> Tensor:
+    """Cut the square from brows to chin, aligned as `motion_crop` does, straight to `size` pixels; grey outside.
+
+    Nothing is low-pass filtered: pictures should not show the face much larger than `size`.
+
+    Args:
+        images, landmarks_pixels, reverse_y: as `motion_crop`.
+        size: side of the crops in pixels.
+
+    Returns:
+        (B, 3, size, size) in [-1, 1], type of `images`.
+
+    Raises:
+        ValueError: wrong shapes, or landmarks that are not finite.
+    """
+    left, upper, side = FACE_WINDOW_PIXELS
+    transforms = _fit_motion_frame(images, landmarks_pixels, reverse_y)
+    transforms[..., 2] += torch.tensor([0.5 - left, 0.5 - upper], dtype=torch.float64, device=transforms.device)
+    transforms *= size / side
+    transforms[..., 2] -= 0.5
+    return warp_affine(images, transforms, (size, size)).clamp(-1, 1)
+
+
+def _fit_motion_frame(images: Tensor, landmarks_pixels: Tensor, reverse_y: bool) -> Tensor:
+    """Return transforms (B, 2, 3) float64 of image pixels to the 224-pixel frame, eyes and mouth at their anchors."""
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"images: expected shape (B, 3, S, S), got {tuple(images.shape)}")
     points = landmarks_pixels
@@ -148,13 +185,7 @@ def motion_crop(images: Tensor, landmarks_pixels: Tensor, reverse_y: bool = Fals
         points = torch.stack([points[..., 0], images.shape[2] - 1 - points[..., 1]], -1)
     anchors = torch.stack([points[:, part].mean(1) for part in _ANCHOR_LANDMARKS], 1)
     targets = torch.tensor(MOTION_ANCHORS_PIXELS, dtype=torch.float64, device=images.device)
-    transforms = fit_similarity(anchors, targets).float()
-    warped = warp_affine(images, transforms, (MOTION_CROP_SIZE, MOTION_CROP_SIZE))
-    kept = warped[:, :, : MOTION_CROP_SIZE - 2 * _MARGIN, _MARGIN : MOTION_CROP_SIZE - _MARGIN]
-    crops = functional.interpolate(
-        kept, size=(MOTION_CROP_SIZE, MOTION_CROP_SIZE), mode="bilinear", align_corners=False
-    )
-    return crops.clamp(-1, 1), transforms
+    return fit_similarity(anchors, targets)
 
 
 def identity_crop(images: Tensor, landmarks_pixels: Tensor, reverse_y: bool = False) -> tuple[Tensor, Tensor]:

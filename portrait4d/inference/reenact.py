@@ -67,7 +67,9 @@ class Reenactor:
             keep_freed_memory()
         folded = self.network.super_resolution.fold(self.network.average_style, self.dtype)
         chunk = config.chunk or (_CPU_RAYS_PER_CHUNK if self.device.type == "cpu" else None)
-        self.options = RenderOptions(resolution=config.render_size, chunk=chunk, super_resolution=folded)
+        self.options = RenderOptions(
+            resolution=config.render_size, chunk=chunk, super_resolution=folded, keep_samples=False
+        )
 
     def needs_motion_encoder(self, portraits: list[PreparedPortrait]) -> bool:
         """Tell whether motion must be embedded from pictures for some portrait."""

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from portrait4d.config.gan_networks import DiscriminatorConfig, GenHeadConfig
 from portrait4d.config.load import config_from_dict
-from portrait4d.config.networks import ReconstructorConfig
+from portrait4d.config.networks import MotionEncoderConfig, ReconstructorConfig
 from portrait4d.files.atomic import atomic_path
 from portrait4d.files.errors import InputFileError
 from portrait4d.geometry.flame import HeadModel
 from portrait4d.geometry.open_head import OpenHeadBuilder, digest_assets
+from portrait4d.models.compact_motion_encoder import CompactMotionEncoder
 from portrait4d.models.discriminator import Discriminator
 from portrait4d.models.genhead import GenHead
 from portrait4d.models.reconstructor import Reconstructor
@@ -30,21 +31,27 @@ from portrait4d.models.upstream_pickles import read_network_pickle
 FORMAT = "portrait4d-1"
 HEAD = "head."
 
-Network = Reconstructor | GenHead | Discriminator
+MOTION_ENCODER = Path(__file__).parents[1] / "pretrained_models" / "motion-encoder-synthetic.safetensors"
+"""Our weights of the compact motion encoder, part of the package."""
+
+Network = Reconstructor | GenHead | Discriminator | CompactMotionEncoder
+Config = NetworkConfig | MotionEncoderConfig
 
 
 @dataclass(frozen=True)
 class _Kind:
     """A kind of network: how to build it from its configuration and head model (None: it has none)."""
 
-    config: type[NetworkConfig]
-    build: Callable[[NetworkConfig, HeadModel | None], Network]
+    config: type[Config]
+    build: Callable[[Config, HeadModel | None], Network]
+    has_head: bool = True
 
 
 _KINDS = {
     "reconstructor": _Kind(ReconstructorConfig, Reconstructor),
     "genhead": _Kind(GenHeadConfig, GenHead),
-    "discriminator": _Kind(DiscriminatorConfig, lambda config, _: Discriminator(config)),
+    "discriminator": _Kind(DiscriminatorConfig, lambda config, _: Discriminator(config), False),
+    "motion_encoder": _Kind(MotionEncoderConfig, lambda config, _: CompactMotionEncoder(config), False),
 }
 
 
@@ -70,7 +77,7 @@ def load_network(
 
     Args:
         path: the file.
-        kind: what it must hold: "reconstructor", "genhead", "discriminator", or any of them (None).
+        kind: what it must hold: "reconstructor", "genhead", "discriminator", "motion_encoder", or any of them (None).
         build_open_head: builds open heads by name and version; needed for files that name one.
         entry: which network of a pickle: "G_ema", "G" or "D".
 
@@ -125,6 +132,11 @@ def load_discriminator(path: str | Path) -> Discriminator:
     return load_network(path, "discriminator", entry="D")
 
 
+def load_compact_motion_encoder(path: str | Path | None = None) -> CompactMotionEncoder:
+    """Load the compact motion encoder of the open head world, see `load_network`; None: our weights."""
+    return load_network(MOTION_ENCODER if path is None else path, "motion_encoder")
+
+
 def read_safetensors(path: Path) -> tuple[dict, dict[str, Tensor]]:
     """Read one of our .safetensors files: its description and {name: tensor}.
 
@@ -148,9 +160,7 @@ def read_safetensors(path: Path) -> tuple[dict, dict[str, Tensor]]:
     return description, tensors
 
 
-def load_renamed(
-    path: str | Path, config: NetworkConfig, head: HeadModel | None, tensors: dict[str, Tensor]
-) -> Network:
+def load_renamed(path: str | Path, config: Config, head: HeadModel | None, tensors: dict[str, Tensor]) -> Network:
     """Build the network of a configuration from its head model and its other tensors, by our names.
 
     Raises:
@@ -182,7 +192,7 @@ def load_renamed(
     return network.eval().requires_grad_(False)
 
 
-def _kind_of(config: NetworkConfig) -> str:
+def _kind_of(config: Config) -> str:
     return next(name for name, kind in _KINDS.items() if kind.config is type(config))
 
 
@@ -202,7 +212,7 @@ def _read_content(
             head = HeadModel(stored, description["head"]["name"])
         elif "head" in description:
             head = _rebuild_head(path, description["head"], build_open_head)
-        elif not isinstance(config, DiscriminatorConfig):
+        elif _KINDS[description["network"]].has_head:
             raise KeyError("head")
     except (KeyError, ValueError, TypeError) as error:
         raise InputFileError(path, f"damaged description ({error})", "convert or train it again") from None

@@ -59,6 +59,11 @@ class HeadRender:
         return self.features_without_background[:, :3]
 
     @property
+    def background_image(self) -> Tensor:
+        """The raw picture of the background (B, 3, R, R)."""
+        return self.background[:, :3]
+
+    @property
     def mask(self) -> Tensor:
         """Head mask (B, 1, R, R) in [-1, 1], 1 inside the head."""
         return 2 * (1 - self.transmittance) - 1

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from portrait4d.models.stylegan_layers import FullyConnected
+from portrait4d.ops.triplane_render import DecoderWeights
 
 
 class RadianceDecoder(nn.Module):
@@ -29,3 +30,8 @@ class RadianceDecoder(nn.Module):
         """
         hidden = F.softplus(self.hidden(plane_features))
         return torch.sigmoid(self.features(hidden)) * 1.002 - 0.001, self.density(hidden)
+
+    def effective_weights(self) -> DecoderWeights:
+        """Return the weights as they act on features, for the fused renderer."""
+        layers = (self.hidden, self.density, self.features)
+        return DecoderWeights(*(parameter for layer in layers for parameter in layer.scaled_parameters()))

@@ -21,10 +21,11 @@ from portrait4d.models.plane_generator import PlaneGenerator
 from portrait4d.models.radiance_decoder import RadianceDecoder
 from portrait4d.models.reconstructor_encoders import BackgroundEncoder, DetailEncoder, GlobalEncoder
 from portrait4d.models.super_resolution import FoldedSuperResolution, SuperResolution
+from portrait4d.rendering.plane_field import PlaneField
 from portrait4d.rendering.ray_sampling import Jitter, midpoint_jitter
 from portrait4d.rendering.rays import camera_rays
 from portrait4d.rendering.triplanes import TriPlanes
-from portrait4d.rendering.volume_renderer import Field, FieldSample, RenderedRays, render_rays
+from portrait4d.rendering.volume_renderer import RenderedRays, render_rays
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class RenderOptions:
         chunk: rays evaluated at once; None for all.
         box_scale: factor on the tri-plane cube's side, in the depth range and the lookup.
         super_resolution: weights folded by `SuperResolution.fold`; None to compute them in the call (training).
+        keep_samples: whether `HeadRender.rays` holds distances and weights of the samples, as losses need.
     """
 
     resolution: int | None = None
@@ -44,6 +46,7 @@ class RenderOptions:
     chunk: int | None = None
     box_scale: float = 1.0
     super_resolution: FoldedSuperResolution | None = None
+    keep_samples: bool = True
 
 
 class Reconstructor(nn.Module):
@@ -93,16 +96,9 @@ class Reconstructor(nn.Module):
         """Build the deformation field of a batch of frames, once for both rendering passes."""
         return build_head_pose_field(self.head, params, self.config.volume.box_warp, self.config.head_pose)
 
-    def radiance_field(self, planes: Tensor, deformation: HeadPoseField | None, box_scale: float = 1.0) -> Field:
+    def radiance_field(self, planes: Tensor, deformation: HeadPoseField | None, box_scale: float = 1.0) -> PlaneField:
         """Return the field that looks up planes (B, 3, F, H, W) behind a deformation (None: identity)."""
-        lookup = TriPlanes(planes, self.config.volume.box_warp * box_scale)
-
-        def field(points_world: Tensor) -> FieldSample:
-            canonical = points_world if deformation is None else deformation(points_world)
-            features, densities = self.decoder(lookup.sample(canonical))
-            return FieldSample(features, densities[..., 0])
-
-        return field
+        return PlaneField(TriPlanes(planes, self.config.volume.box_warp * box_scale), self.decoder, deformation)
 
     def render(
         self,
@@ -150,7 +146,8 @@ class Reconstructor(nn.Module):
             len(camera), volume.depth_samples, volume.importance_samples, camera.device
         )
         field = self.radiance_field(planes, deformation, options.box_scale)
-        return render_rays(field, camera_rays(camera, resolution), jitter, volume, options.chunk, options.box_scale)
+        rays = camera_rays(camera, resolution)
+        return render_rays(field, rays, jitter, volume, options.chunk, options.box_scale, options.keep_samples)
 
     def _super_resolve(self, features: Tensor, folded: FoldedSuperResolution | None) -> Tensor:
         if folded is not None:

@@ -1,10 +1,48 @@
-"""Process-wide settings of the numerical back ends."""
+"""Process-wide settings of the numerical back ends, and whether the native operations serve.
+
+The native operations (`csrc/`) are optional: wherever one serves, a PyTorch version computes the same. The environment
+variable PORTRAIT4D_NATIVE decides, read at the first use:
+
+* unset: they serve if they were built before (`make native`), so nothing ever waits for a compiler unasked;
+* 1: they are built at the first use if need be, about a minute; if that fails, one line in the log says why;
+* 0: they do not serve.
+
+The library is kept in `$XDG_CACHE_HOME/portrait4d/native` (`~/.cache` by default), in a folder named after a hash of
+sources, PyTorch, compiler flags and processor, so a change of any of them builds anew and none loads a stale one.
+"""
 
 import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from portrait4d.ops.native_kernels import register_kernels
+
+SOURCES = Path(__file__).parent / "csrc"
+NAME = "portrait4d_native"
+CUDA_ARCHITECTURES = (80, 89, 90)
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _NEVER = -1  # converted to the largest size
+
+# Each product and sum must be rounded as PyTorch rounds it (`csrc/ray_math.h`): no contraction.
+_EXACT_FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi")
+CUDA_FLAGS = ("-std=c++17", "-O3", "-fmad=false")
+_logger = logging.getLogger(__name__)
+_switched_off = ContextVar("switched_off", default=False)
 
 
 def keep_freed_memory() -> bool:
@@ -20,3 +58,108 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, _NEVER))
+
+
+def native_serves(*tensors: Tensor) -> bool:
+    """Tell whether the native operations serve these tensors: all float32, on the CPU or a GPU it knows."""
+    if _switched_off.get():
+        return False
+    device = tensors[0].device
+    same = all(tensor.device == device and tensor.dtype == torch.float32 for tensor in tensors)
+    return same and (device.type == "cpu" or (device.type == "cuda" and _builds_cuda())) and load_native()
+
+
+@contextmanager
+def without_native() -> Iterator[None]:
+    """Let the PyTorch versions serve inside the context, to compare with."""
+    token = _switched_off.set(True)
+    try:
+        yield
+    finally:
+        _switched_off.reset(token)
+
+
+@functools.cache
+def load_native() -> bool:
+    """Load the native operations as PORTRAIT4D_NATIVE says (module docstring); return whether they are there."""
+    wish = os.environ.get("PORTRAIT4D_NATIVE", "")
+    if wish == "0":
+        return False
+    if wish != "1" and not library_path().is_file():
+        return False
+    return build_native()
+
+
+@functools.cache
+def build_native() -> bool:
+    """Build the native operations unless they are built, and load them; return whether that worked."""
+    library = library_path()
+    try:
+        if not library.is_file():
+            _compile(library)
+        torch.ops.load_library(str(library))
+    except (RuntimeError, OSError, ImportError, subprocess.SubprocessError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        _logger.warning("native operations are not available (%s); the PyTorch versions serve", reason)
+        return False
+    register_kernels()
+    return True
+
+
+@functools.cache
+def library_path() -> Path:
+    """Return where the library of this machine, PyTorch and source is, or would be."""
+    digest = hashlib.sha256()
+    for source in sorted(SOURCES.iterdir()):
+        digest.update(source.name.encode() + source.read_bytes())
+    facts = (torch.__version__, torch.version.cuda, _EXACT_FLAGS, CUDA_FLAGS, _builds_cuda(), _processor())
+    digest.update(repr(facts).encode())
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "portrait4d" / "native" / digest.hexdigest()[:16] / f"{NAME}.so"
+
+
+def _processor() -> str:
+    """Return what `-march=native` depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine() + platform.processor()
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+
+
+@functools.cache
+def _builds_cuda() -> bool:
+    return torch.version.cuda is not None and torch.cuda.is_available() and shutil.which("nvcc") is not None
+
+
+def _compile(library: Path) -> None:
+    """Compile in a folder of its own, for this very processor if the compiler can, and move the result into place."""
+    library.parent.mkdir(parents=True, exist_ok=True)
+    for architecture in (("-march=native",), ()):
+        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+            try:
+                _compile_in(Path(folder), architecture)
+            except RuntimeError:
+                if not architecture:
+                    raise
+            else:
+                os.replace(Path(folder) / library.name, library)
+                return
+
+
+def _compile_in(folder: Path, architecture: tuple[str, ...]) -> None:
+    from torch.utils import cpp_extension  # slow to import
+
+    cuda = _builds_cuda()
+    patterns = ("*.cpp", "*.cu") if cuda else ("*.cpp",)
+    flags = [*_EXACT_FLAGS, *architecture] + (["-fopenmp"] if sys.platform.startswith("linux") else [])
+    # Not linked with an OpenMP runtime of its own: PyTorch's serves, with PyTorch's number of threads.
+    cpp_extension.load(
+        NAME,
+        [str(path) for pattern in patterns for path in sorted(SOURCES.glob(pattern))],
+        extra_cflags=flags + (["-DPORTRAIT4D_CUDA"] if cuda else []),
+        extra_cuda_cflags=list(CUDA_FLAGS),
+        build_directory=str(folder),
+        with_cuda=cuda,
+        is_python_module=False,
+    )

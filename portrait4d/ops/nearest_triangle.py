@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from portrait4d.ops.backend import native_serves
+
 MIN_AREA = 5e-3
 _EDGES = ((0, 1), (0, 2), (1, 2))
 _PAIRS_PER_CHUNK = 1 << 22
@@ -48,12 +50,19 @@ def nearest_triangle(points: Tensor, triangles: Tensor) -> NearestTriangle:
     if points.dtype != torch.float32 or triangles.dtype != torch.float32:
         raise ValueError(f"points and triangles: expected float32, got {points.dtype} and {triangles.dtype}")
     with torch.no_grad():
-        results = [_nearest_triangle_reference(p, t) for p, t in zip(points, triangles, strict=True)]
+        if native_serves(points, triangles):
+            return NearestTriangle(*torch.ops.portrait4d.nearest_triangle(points, triangles))
+        return nearest_triangle_reference(points, triangles)
+
+
+def nearest_triangle_reference(points: Tensor, triangles: Tensor) -> NearestTriangle:
+    """Do the same in PyTorch."""
+    results = [_search_one_mesh(p, t) for p, t in zip(points, triangles, strict=True)]
     return NearestTriangle(torch.stack([r[0] for r in results]), torch.stack([r[1] for r in results]))
 
 
-def _nearest_triangle_reference(points: Tensor, triangles: Tensor) -> tuple[Tensor, Tensor]:
-    """PyTorch reference for one mesh: bounding spheres rule out most pairs, the rest is evaluated exactly."""
+def _search_one_mesh(points: Tensor, triangles: Tensor) -> tuple[Tensor, Tensor]:
+    """Let bounding spheres rule out most pairs, and evaluate the rest exactly."""
     centres = triangles.mean(dim=1)
     radii = (triangles - centres[:, None]).norm(dim=2).amax(dim=1)
     distances, indices = [], []

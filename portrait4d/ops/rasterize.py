@@ -19,6 +19,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from portrait4d.ops.backend import native_serves
+
 NEAR_DEPTH = 0.05
 """Depth at which perspective faces are clipped."""
 
@@ -198,7 +200,26 @@ def _rasterize(triangles: _Triangles, pictures: int, size: int, cull_backfaces: 
     triangles = triangles.select(_drawable(triangles.corners, cull_backfaces))
     device = triangles.corners.device
     centres = (2 * torch.arange(size, device=device) + 1 - size).float() / size
-    nearest = torch.full((pictures * size * size,), _NOTHING, device=device)
+    if native_serves(triangles.corners, centres):
+        visible = torch.ops.portrait4d.rasterize(triangles.corners, triangles.picture, centres, pictures, perspective)
+    else:
+        visible = _find_visible(triangles, centres, pictures, perspective)
+    index, weights, depth = visible
+    row, pixel = index.view(-1), (index.view(-1) >= 0).nonzero()[:, 0]
+    face_index = torch.full_like(row, -1).index_put_((pixel,), triangles.face[row[pixel]]).view_as(index)
+    if triangles.parts is not None:
+        parts = triangles.parts[row[pixel]]
+        whole = sum(weights.view(-1, 3)[pixel, k, None] * parts[:, k] for k in range(3))
+        weights = torch.zeros_like(weights).view(-1, 3).index_put_((pixel,), whole).view_as(weights)
+    return Fragments(face_index, weights, depth)
+
+
+def _find_visible(
+    triangles: _Triangles, centres: Tensor, pictures: int, perspective: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return each pixel's triangle, barycentrics and depth, each (pictures, S, S, ...); -1 and 0 for none."""
+    size = len(centres)
+    nearest = torch.full((pictures * size * size,), _NOTHING, device=centres.device)
     for triangle, row, column in _pairs(triangles.corners, centres):
         # row by row: one index_select along the last axis of (3, 3, M) is ten times slower on a CPU
         corners = [[coordinate.index_select(0, triangle) for coordinate in axis] for axis in triangles.corners]
@@ -210,14 +231,14 @@ def _rasterize(triangles: _Triangles, pictures: int, size: int, cull_backfaces: 
         pixel = (triangles.picture[triangle] * size + row) * size + column
         nearest.scatter_reduce_(0, pixel, bits << _INDEX_BITS | triangle, "amin")
     pixel = (nearest != _NOTHING).nonzero()[:, 0]
-    seen = triangles.select(nearest[pixel] & ((1 << _INDEX_BITS) - 1))
-    weights, depth = _shade(seen.corners, -centres[pixel % size], -centres[pixel // size % size], perspective)
-    weights = weights.T if seen.parts is None else sum(weights[k, :, None] * seen.parts[:, k] for k in range(3))
+    seen = nearest[pixel] & ((1 << _INDEX_BITS) - 1)
+    corners = triangles.corners[:, :, seen]
+    weights, depth = _shade(corners, -centres[pixel % size], -centres[pixel // size % size], perspective)
     shape = (pictures, size, size)
-    face_index = torch.full((len(nearest),), -1, device=device).index_put_((pixel,), seen.face)
-    barycentrics = weights.new_zeros(len(nearest), 3).index_put_((pixel,), weights)
+    index = torch.full_like(nearest, -1).index_put_((pixel,), seen)
+    barycentrics = weights.new_zeros(len(nearest), 3).index_put_((pixel,), weights.T)
     depths = depth.new_zeros(len(nearest)).index_put_((pixel,), depth)
-    return Fragments(face_index.view(shape), barycentrics.view(*shape, 3), depths.view(shape))
+    return index.view(shape), barycentrics.view(*shape, 3), depths.view(shape)
 
 
 def _drawable(corners: Tensor, cull_backfaces: bool) -> Tensor:

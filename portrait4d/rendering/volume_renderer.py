@@ -7,20 +7,12 @@ import torch
 from torch import Tensor
 
 from portrait4d.config.networks import VolumeConfig
+from portrait4d.ops.triplane_render import RaySamples, triplane_render, triplane_render_serves
 from portrait4d.rendering.compositing import march, sample_weights
+from portrait4d.rendering.field import Field, FieldSample
+from portrait4d.rendering.plane_field import PlaneField
 from portrait4d.rendering.ray_sampling import Jitter, importance_distances, stratified_distances
 from portrait4d.rendering.rays import Rays
-
-
-class FieldSample(NamedTuple):
-    """A radiance field at points: `features` (B, N, C) and raw `densities` (B, N), before softplus."""
-
-    features: Tensor
-    densities: Tensor
-
-
-Field = Callable[[Tensor], FieldSample]
-"""Points (B, N, 3) in world units to a FieldSample."""
 
 
 class RenderedRays(NamedTuple):
@@ -30,8 +22,8 @@ class RenderedRays(NamedTuple):
         features: (B, R, C), weighted by opacity (empty space gives 0).
         depth: (B, R) distance along the ray, world units.
         transmittance: (B, R) in [0, 1], how much of the background is seen.
-        distances: (B, R, S) sorted sample distances, coarse and importance.
-        weights: (B, R, S - 1) of the intervals between them.
+        distances: (B, R, S) sorted sample distances, coarse and importance; S = 0 where samples are not kept.
+        weights: (B, R, S - 1) of the intervals between them; none where samples are not kept.
     """
 
     features: Tensor
@@ -46,9 +38,17 @@ Samples = TypeVar("Samples", bound=tuple)
 
 
 def render_rays(
-    field: Field, rays: Rays, jitter: Jitter, config: VolumeConfig, chunk: int | None = None, box_scale: float = 1.0
+    field: Field,
+    rays: Rays,
+    jitter: Jitter,
+    config: VolumeConfig,
+    chunk: int | None = None,
+    box_scale: float = 1.0,
+    keep_samples: bool = True,
 ) -> RenderedRays:
     """Render rays: a coarse pass, importance sampling, a fine pass, one march over all samples.
+
+    A `PlaneField` without gradients is rendered by the fused operation where that serves, any other by calling it.
 
     Args:
         field: the radiance field.
@@ -57,10 +57,27 @@ def render_rays(
         config: samples per ray and box size.
         chunk: rays evaluated at once (bounds the memory); None for all.
         box_scale: factor on the box size of the depth range.
+        keep_samples: whether distances and weights of the samples are returned; the fused operation saves them.
 
     Raises:
         ValueError: if chunk is not positive.
     """
+    if isinstance(field, PlaneField):
+        distances = stratified_distances(rays.centre_distance, config.box_warp * box_scale, jitter.stratified)
+        samples = RaySamples(rays.origins, rays.directions, distances, jitter.importance)
+        scene = field.scene()
+        if triplane_render_serves(scene, samples):
+            return RenderedRays(*triplane_render(scene, samples, keep_samples))
+    rendered = render_rays_reference(field, rays, jitter, config, chunk, box_scale)
+    if keep_samples:
+        return rendered
+    return rendered._replace(distances=rendered.distances[..., :0], weights=rendered.weights[..., :0])
+
+
+def render_rays_reference(
+    field: Field, rays: Rays, jitter: Jitter, config: VolumeConfig, chunk: int | None = None, box_scale: float = 1.0
+) -> RenderedRays:
+    """Do the same by calling the field, which may be any; the parameters are those of `render_rays`."""
     coarse = stratified_distances(rays.centre_distance, config.box_warp * box_scale, jitter.stratified)
 
     def render_part(part: slice) -> RenderedRays:

@@ -129,5 +129,6 @@ def _end_tick(task: Task, state: RunState, log: RunLog, snapshots: Snapshots, do
     log.write_tick(task, state, measured, time.perf_counter() - started)
     state.tick, state.tick_start, state.tick_seconds = tick + 1, state.images_seen, state.seconds
     if done or tick % run.state_ticks == 0:
+        state.attempt = 0  # bad steps are behind
         snapshots.save_state(task, state)
     task.ranks.wait()

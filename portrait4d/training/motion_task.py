@@ -38,14 +38,14 @@ class MotionEncoderTask(Task[MotionSample]):
         if config.network.inputs != len(MOTION_INPUTS):
             raise UserError(f"network.inputs: expected {len(MOTION_INPUTS)}, got {config.network.inputs}")
         self.examples, self.held_out = _read_examples(config)
-        encoder = CompactMotionEncoder(config.network, motion_input_matrix()).to(ranks.device).requires_grad_(False)
+        deviation = self.examples.examples.inputs.std(dim=0).clamp_min(config.loss.least_deviation)
+        encoder = CompactMotionEncoder(config.network, motion_input_matrix(), deviation)
+        encoder.to(ranks.device).requires_grad_(False)
         self.networks = {"G": encoder}
         self.average = copy.deepcopy(encoder).eval()
         self.phases = lazy_phases("G", None)
         self.optimisers = {"G": build_adam(list(encoder.parameters()), self.optim, self.optim.generator_lr, None)}
         self.weights = loss_weights(config.loss).to(ranks.device)
-        deviation = self.examples.examples.inputs.std(dim=0).clamp_min(config.loss.least_deviation)
-        self.deviation = deviation.to(ranks.device)
         self.loader: BatchLoader[MotionExample] | None = None
 
     def skip_batches(self, count: int) -> None:
@@ -63,9 +63,10 @@ class MotionEncoderTask(Task[MotionSample]):
     def compute_gradients(self, chunk: MotionSample, step: Step) -> None:
         """Add the gradients of the inputs' errors."""
         crops, truths = self._disturbed_crops(chunk, step.generator, step.host_generator)
+        encoder = self.networks["G"]
         with self.autocast:
-            answers = self.networks["G"](crops).float()
-        answers, truths = answers / self.deviation, truths / self.deviation
+            answers = encoder(crops)
+        answers, truths = answers / encoder.scale, truths / encoder.scale
         losses = self.weights * functional.huber_loss(answers, truths, "none", self.config.loss.knee)
         step.record("Loss/G/loss", losses.mean(dim=1))
         step.backward(losses.mean() * step.phase.gain)

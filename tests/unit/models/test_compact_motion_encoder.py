@@ -58,6 +58,8 @@ def test_larger_pictures_are_reduced_first_and_smaller_ones_are_not() -> None:
 def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match=r"projection: expected shape \(3, 548\), got \(3, 5\)"):
         CompactMotionEncoder(TINY, torch.zeros(3, 5))
+    with pytest.raises(ValueError, match=r"scale: expected shape \(3,\), got \(1,\)"):
+        CompactMotionEncoder(TINY, scale=torch.ones(1))
     with pytest.raises(ValueError, match=r"crops: expected shape \(B, 3, 16, 16\), got \(1, 3, 8, 8\)"):
         build_tiny()(torch.zeros(1, 3, 8, 8))
     for changed, message in (

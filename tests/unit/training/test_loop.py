@@ -194,7 +194,8 @@ def test_after_several_bad_steps_the_run_is_set_back_and_takes_other_random_numb
     assert "Gmain: no finite gradients in 2 steps in a row: set back to 8 images (attempt 1 of 3)" in text
     assert ticks(tmp_path / "bad") == [0, 1, 2, 3, 4]
     counters = final_counters(tmp_path / "bad")
-    assert counters["attempt"] == 1 and counters["scales"]["G"]["skipped"] == 2 and counters["iteration"] == 8
+    assert counters["scales"]["G"]["skipped"] == 2 and counters["iteration"] == 8
+    assert counters["attempt"] == 0  # a later state has the bad steps behind it: all attempts are there again
     last = final_state(tmp_path / "bad")
     assert all(bool(tensor.isfinite().all()) for tensor in last.values())
     assert not torch.equal(last["G.weight"], final_state(tmp_path / "good")["G.weight"])

@@ -89,7 +89,7 @@ def test_shared_pseudo_views_are_made_once(task: ReconV2Task, augmented: list[Su
     chunks = task.load_chunks(Moment())
     assert len(chunks) == len(augmented) == 2
     for phase in task.phases:
-        Turn().take(task, chunks[0], phase, 0)
+        phase_gradients(task, chunks[0], phase, 10_000)
     assert len(augmented) == 2
 
 
