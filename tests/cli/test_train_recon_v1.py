@@ -1,58 +1,37 @@
 """train_recon_v1.py as a user runs it: both supervisions, static and dynamic, going on, two processes, bad options."""
 
-import math
 import os
 import signal
 import time
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from portrait4d.data.image_io import load_image
 from portrait4d.models.checkpoints import load_reconstructor
 from portrait4d.synthetic_heads.head_template import build_open_head
 from portrait4d.train_recon_v1 import main
+from portrait4d.training import recon_v1_task
 from portrait4d.training.snapshots import newest_state
 from tests.helpers.cli import run_script
-from tests.helpers.recon_runs import SMALL, STATIC, V1, write_genhead
-from tests.helpers.training_runs import ENVIRONMENT, assert_close, assert_same_bits, final_state, start, stats, ticks
+from tests.helpers.recon_runs import SMALL, STATIC, V1, TrainingScript, losses, write_genhead
+from tests.helpers.training_runs import ENVIRONMENT, assert_close, assert_same_bits, final_state, started, stats, ticks
 
 SCRIPT = "portrait4d/train_recon_v1.py"
-NAME = "00000-portrait4d-smoke-batch4"
 LOSSES = {"Loss/G/lrecon_l1", "Loss/G/lrecon_seg", "Loss/G/lrecon_depth", "Loss/G/TVloss"}
 LOSSES |= {"Loss/G/loss", "Loss/D/loss", "Loss/r1_penalty"}
-BOTH_HALVES = ("run.kimg=0.008", "adversarial.interval=1")
+ARGUMENTS = (f"--cfg={V1}", "--quiet", *SMALL, "run.kimg=0.008", "adversarial.interval=1")
 """Two iterations: the first without the discriminator, the second without the scene's extras."""
 
+TRAINING = TrainingScript(main, ARGUMENTS, "00000-portrait4d-smoke-batch4")
 GENHEAD = ["supervision.source=genhead"]
-
-
-def run(outdir: Path, *overrides: object) -> Result:
-    """Run the command in this process: importing torch for every case would take most of the time."""
-    arguments = [f"--cfg={V1}", "--quiet", "--outdir", outdir, *SMALL, *BOTH_HALVES, *overrides]
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def finished(outdir: Path, *overrides: object) -> Path:
-    """Run it to the end and return the run directory."""
-    result = run(outdir, *overrides)
-    assert result.exit_code == 0, result.output
-    assert f"run directory: {outdir / NAME}" in result.output
-    return outdir / NAME
-
-
-def losses(folder: Path) -> set[str]:
-    """Return the names of a run's losses, all of which must be numbers."""
-    last = {name: value["mean"] for name, value in stats(folder)[-1].items() if name != "timestamp"}
-    assert all(math.isfinite(value) for value in last.values()), last
-    return {name for name in last if name.startswith("Loss/")}
 
 
 @pytest.fixture(scope="module")
 def dynamic(portrait_pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished dynamic run from the pool."""
-    return finished(tmp_path_factory.mktemp("dynamic"), f"supervision.pool={portrait_pool}")
+    return TRAINING.finish(tmp_path_factory.mktemp("dynamic"), f"supervision.pool={portrait_pool}")
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -73,9 +52,10 @@ def test_what_a_run_leaves_behind(dynamic: Path) -> None:
     assert network.config.motion_kind == "flame"
 
 
-def test_heads_rendered_on_line_with_a_validation(tmp_path: Path) -> None:
+def test_heads_rendered_on_line_with_a_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recon_v1_task, "GRID_SUBJECTS", 2)  # rendering takes most of the time
     on_line = ("run.batch=2", "run.kimg=0.002", "run.image_ticks=99", "validation={subjects: 2, shown: 1}")
-    result = run(tmp_path, *on_line)
+    result = TRAINING.run(tmp_path, *on_line)
     assert result.exit_code == 0, result.output
     folder = tmp_path / "00000-portrait4d-smoke-batch2"
     measured = {name for name in stats(folder)[-1] if name.startswith("Valid/")}
@@ -86,44 +66,46 @@ def test_heads_rendered_on_line_with_a_validation(tmp_path: Path) -> None:
 
 
 def test_the_static_variant(portrait_pool: Path, tmp_path: Path) -> None:
-    folder = finished(tmp_path, *STATIC, f"supervision.pool={portrait_pool}")
+    folder = TRAINING.finish(tmp_path, *STATIC, f"supervision.pool={portrait_pool}")
     assert losses(folder) >= LOSSES - {"Loss/G/lrecon_depth"}
     assert load_reconstructor(folder / "network-snapshot-000000.safetensors", build_open_head).config.motion_dim == 548
 
 
 def test_heads_of_a_genhead(tmp_path: Path) -> None:
-    folder = finished(tmp_path / "run", *write_genhead(tmp_path), "run.kimg=0.004")
+    folder = TRAINING.finish(tmp_path / "run", *write_genhead(tmp_path), "run.kimg=0.004")
     assert losses(folder) >= {"Loss/G/lrecon_depth", "Loss/G/lrecon_feature", "Loss/G/lrecon_triplane"}
 
 
 def test_one_tick_and_another_are_two(dynamic: Path, portrait_pool: Path, tmp_path: Path) -> None:
     for kimg in (0.004, 0.008):
-        folder = finished(tmp_path, f"supervision.pool={portrait_pool}", f"run.kimg={kimg}")
+        folder = TRAINING.finish(tmp_path, f"supervision.pool={portrait_pool}", f"run.kimg={kimg}")
     assert ticks(folder) == [0, 1]
     assert_same_bits(final_state(folder), final_state(dynamic))
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_by_the_same_command(portrait_pool: Path, tmp_path: Path) -> None:
-    longer = (f"supervision.pool={portrait_pool}", "run.kimg=0.02", "run.image_ticks=99", "run.network_ticks=99")
-    straight = finished(tmp_path / "straight", *longer)
+    longer = (f"supervision.pool={portrait_pool}", "run.kimg=0.016", "run.image_ticks=99", "run.network_ticks=99")
+    straight = TRAINING.finish(tmp_path / "straight", *longer)
     broken = tmp_path / "broken"
-    process = start(SCRIPT, f"--cfg={V1}", "--quiet", "--outdir", broken, *SMALL, *BOTH_HALVES, *longer)
-    deadline = time.monotonic() + 200
-    while not (broken / NAME / "state-0000000008.safetensors").exists():
-        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
-        time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate(timeout=120)
-    assert newest_state(broken / NAME).name < "state-0000000020.safetensors"
-    assert_same_bits(final_state(finished(broken, *longer)), final_state(straight))
+    with started(SCRIPT, *ARGUMENTS, "--outdir", broken, *longer) as process:
+        deadline = time.monotonic() + 200
+        while not (broken / TRAINING.name / "state-0000000008.safetensors").exists():
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.002)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=120)
+    assert newest_state(broken / TRAINING.name).name < "state-0000000016.safetensors"
+    assert_same_bits(final_state(TRAINING.finish(broken, *longer)), final_state(straight))
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(dynamic: Path, portrait_pool: Path, tmp_path: Path) -> None:
     two = ("--outdir", tmp_path, f"supervision.pool={portrait_pool}", "run.gpus=2")
-    process = run_script(SCRIPT, f"--cfg={V1}", "--quiet", *SMALL, *BOTH_HALVES, *two, env=ENVIRONMENT)
+    process = run_script(SCRIPT, *ARGUMENTS, *two, env=ENVIRONMENT)
     assert process.returncode == 0, process.stderr
-    assert losses(tmp_path / NAME) == losses(dynamic)
-    assert_close(final_state(tmp_path / NAME), final_state(dynamic), 1e-3)
+    assert losses(tmp_path / TRAINING.name) == losses(dynamic)
+    assert_close(final_state(tmp_path / TRAINING.name), final_state(dynamic), 1e-3)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +130,6 @@ def test_bad_options_are_named_in_a_line(
     overrides: list[str], message: str, clip_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    result = run(tmp_path / "runs", *(override.format(clips=clip_database) for override in overrides))
+    result = TRAINING.run(tmp_path / "runs", *(override.format(clips=clip_database) for override in overrides))
     assert result.exit_code == 1 and isinstance(result.exception, SystemExit), result.output
     assert message in result.stderr and result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1

@@ -1,13 +1,12 @@
 """train_recon_v2.py as a user runs it: from a static model, going on, two processes, bad options."""
 
-import math
 import os
 import signal
 from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from portrait4d.data.image_io import load_image
 from portrait4d.models.checkpoints import load_reconstructor
@@ -18,14 +17,15 @@ from portrait4d.training.snapshots import newest_state
 from portrait4d.training.supervision import SupervisedBatch
 from portrait4d.training.tasks import Moment
 from tests.helpers.cli import run_script
-from tests.helpers.recon_runs import SMALL, V2, write_static_model
+from tests.helpers.recon_runs import SMALL, V2, TrainingScript, losses, write_static_model
 from tests.helpers.training_runs import ENVIRONMENT, assert_close, assert_same_bits, final_state, stats, ticks
 
 SCRIPT = "portrait4d/train_recon_v2.py"
-NAME = "00000-portrait4d-v2-smoke-batch4"
 LOSSES = {"Loss/G/lrecon_l1", "Loss/G/lrecon_seg", "Loss/G/Regloss_G_fix_img"}
 LOSSES |= {"Loss/G/loss", "Loss/D/loss", "Loss/r1_penalty"}
-TWO_ITERATIONS = "run.kimg=0.016"
+ARGUMENTS = (f"--cfg={V2}", "--quiet", *SMALL, "run.kimg=0.016")
+"""Two iterations: it starts at 0.008."""
+TRAINING = TrainingScript(main, ARGUMENTS, "00000-portrait4d-v2-smoke-batch4")
 
 
 @pytest.fixture(scope="module")
@@ -39,31 +39,10 @@ def inputs(static_model: Path, clip_database: Path) -> tuple[str, ...]:
     return f"data.path={clip_database}", f"pseudo.network={static_model}", f"start.weights={static_model}"
 
 
-def run(outdir: Path, *overrides: object) -> Result:
-    """Run the command in this process: importing torch for every case would take most of the time."""
-    arguments = [f"--cfg={V2}", "--quiet", "--outdir", outdir, *SMALL, TWO_ITERATIONS, *overrides]
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def finished(outdir: Path, *overrides: object) -> Path:
-    """Run it to the end and return the run directory."""
-    result = run(outdir, *overrides)
-    assert result.exit_code == 0, result.output
-    assert f"run directory: {outdir / NAME}" in result.output
-    return outdir / NAME
-
-
-def losses(folder: Path) -> set[str]:
-    """Return the names of a run's losses, all of which must be numbers."""
-    last = {name: value["mean"] for name, value in stats(folder)[-1].items() if name != "timestamp"}
-    assert all(math.isfinite(value) for value in last.values()), last
-    return {name for name in last if name.startswith("Loss/")}
-
-
 @pytest.fixture(scope="module")
 def trained(inputs: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run."""
-    return finished(tmp_path_factory.mktemp("trained"), *inputs)
+    return TRAINING.finish(tmp_path_factory.mktemp("trained"), *inputs)
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -85,7 +64,7 @@ def test_what_a_run_leaves_behind(trained: Path) -> None:
 
 
 def test_it_starts_from_the_static_model(inputs: tuple[str, ...], static_model: Path, tmp_path: Path) -> None:
-    still = finished(tmp_path, *inputs, "optim.generator_lr=0", "run.kimg=0.012")
+    still = TRAINING.finish(tmp_path, *inputs, "optim.generator_lr=0", "run.kimg=0.012")
     network = load_reconstructor(still / "network-snapshot-000000.safetensors", build_open_head)
     start = load_reconstructor(static_model, build_open_head).state_dict()
     for name, tensor in network.state_dict().items():
@@ -93,13 +72,13 @@ def test_it_starts_from_the_static_model(inputs: tuple[str, ...], static_model: 
 
 
 def test_pseudo_views_of_their_own_for_every_phase(inputs: tuple[str, ...], tmp_path: Path) -> None:
-    folder = finished(tmp_path, *inputs, "pseudo.share=false", "run.kimg=0.012", "run.image_ticks=99")
+    folder = TRAINING.finish(tmp_path, *inputs, "pseudo.share=false", "run.kimg=0.012", "run.image_ticks=99")
     assert losses(folder) >= LOSSES
 
 
 def test_plain_self_reenactment_driven_by_the_head_model(clip_database: Path, tmp_path: Path) -> None:
     plain = ("motion=flame", "network.motion_kind=flame", "pseudo.motion_probability=0", "pseudo.novel_view_weight=0")
-    folder = finished(tmp_path, f"data.path={clip_database}", *plain, "run.kimg=0.012", "run.image_ticks=99")
+    folder = TRAINING.finish(tmp_path, f"data.path={clip_database}", *plain, "run.kimg=0.012", "run.image_ticks=99")
     assert "Loss/G/Regloss_G_fix_img" not in losses(folder)
 
 
@@ -114,18 +93,19 @@ def test_an_ended_run_goes_on_exactly(
 
     with monkeypatch.context() as during:
         during.setattr(ReconV2Task, "load_chunks", terminate)
-        broken = finished(tmp_path, *inputs)
+        broken = TRAINING.finish(tmp_path, *inputs)
     assert newest_state(broken).name == "state-0000000012.safetensors"
     assert "the same command goes on from there" in (broken / "log.txt").read_text()
-    assert_same_bits(final_state(finished(tmp_path, *inputs)), final_state(trained))
+    assert_same_bits(final_state(TRAINING.finish(tmp_path, *inputs)), final_state(trained))
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(inputs: tuple[str, ...], trained: Path, tmp_path: Path) -> None:
-    arguments = (f"--cfg={V2}", "--quiet", *SMALL, TWO_ITERATIONS, "--outdir", tmp_path, *inputs, "run.gpus=2")
+    arguments = (*ARGUMENTS, "--outdir", tmp_path, *inputs, "run.gpus=2")
     process = run_script(SCRIPT, *arguments, env=ENVIRONMENT)
     assert process.returncode == 0, process.stderr
-    assert losses(tmp_path / NAME) == losses(trained)
-    assert_close(final_state(tmp_path / NAME), final_state(trained), 1e-3)
+    assert losses(tmp_path / TRAINING.name) == losses(trained)
+    assert_close(final_state(tmp_path / TRAINING.name), final_state(trained), 1e-3)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +137,6 @@ def test_bad_options_are_named_in_a_line(
     monkeypatch.chdir(tmp_path)
     other = write_static_model(tmp_path / "other.safetensors", image_resolution=32)
     names = {"clips": clip_database, "static": static_model, "other": other}
-    result = run(tmp_path / "runs", *(override.format(**names) for override in overrides))
+    result = TRAINING.run(tmp_path / "runs", *(override.format(**names) for override in overrides))
     assert result.exit_code == 1 and isinstance(result.exception, SystemExit), result.output
     assert message in result.stderr and result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1
