@@ -52,7 +52,12 @@ setup(
         "safetensors",
         "tensorboard",
     ],
-    extras_require={"native": ["ninja"], "test": ["pytest", "pytest-timeout", "ruff", "build"]},
+    extras_require={
+        "native": ["ninja"],
+        "segmentation": ["transformers"],
+        "distributed": ["ray"],
+        "test": ["pytest", "pytest-timeout", "ruff", "build"],
+    },
     entry_points={
         "console_scripts": [
             "portrait4d-reenact=portrait4d.gen_images_portrait4d:main",

@@ -1,5 +1,6 @@
 """What a job over many files did: it goes on past bad items and says at the end which those were."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tqdm import tqdm
@@ -19,6 +20,20 @@ class JobReport:
         """Note a bad item, and say so at once above the progress bar."""
         self.failures.append(str(error))
         tqdm.write(f"skipped: {error}")
+
+    def add_item(self, written: int, problems: Sequence[UserError]) -> None:
+        """Note an item: results `written` now and what was wrong; neither means that its results were there already."""
+        self.written += written
+        self.skipped += not (written or problems)
+        for problem in problems:
+            self.fail(problem)
+
+    def merge(self, part: "JobReport") -> None:
+        """Add the report of another worker, and say what went wrong there."""
+        self.written += part.written
+        self.skipped += part.skipped
+        for failure in part.failures:
+            self.fail(failure)
 
     def summary(self) -> str:
         """Return a few lines for the terminal."""

@@ -1,7 +1,7 @@
 """What there is to prepare: pictures, folders of pictures and films under one path, and where their results go."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from portrait4d.data.portrait_folder import CROP_TRANSFORMS
@@ -22,17 +22,28 @@ class Clip:
         output: the prepared folder to write.
         pictures: the folder's, sorted by name; None for a film.
         frames: how many pictures there are, None for a film that does not say.
+        first: number of the first picture, where `pictures` are a part of the folder's.
     """
 
     source: Path
     output: Path
     pictures: tuple[Path, ...] | None
     frames: int | None
+    first: int = 0
 
     @property
     def is_film(self) -> bool:
         """Whether the frames come out of one file."""
         return self.pictures is None
+
+    def split(self, most: int) -> Iterator["Clip"]:
+        """Yield a folder's pictures as clips of at most `most` with their numbers kept; a film as it is."""
+        if self.pictures is None:
+            yield self
+            return
+        for start in range(0, len(self.pictures), most):
+            part = self.pictures[start : start + most]
+            yield replace(self, pictures=part, frames=len(part), first=self.first + start)
 
 
 @dataclass
@@ -48,6 +59,12 @@ class Media:
     clips: list[Clip] = field(default_factory=list)
     problems: list[UserError] = field(default_factory=list)
     ignored: list[Path] = field(default_factory=list)
+
+    @property
+    def frames(self) -> int | None:
+        """How many pictures there are in all clips, None if a film does not say."""
+        frames = [clip.frames for clip in self.clips]
+        return None if None in frames else sum(frames)
 
 
 def find_media(source: str | Path, save_dir: str | Path) -> Media:

@@ -28,7 +28,7 @@ class Picture:
         clip: where it belongs.
         name: what messages call it.
         file_name: of the pictures that are made of it.
-        number: its place in the clip.
+        number: its place in the folder or film.
         image: (3, H, W) in [-1, 1]; None if it is done already or there is a problem.
         problem: why it cannot be used, None if it can.
     """
@@ -87,7 +87,8 @@ def batch_pictures(pictures: Iterable[Picture], most: int, most_pixels: int = MO
 
 
 def _read_files(clip: Clip, rules: ReadingRules) -> Iterator[Picture]:
-    yield from map_in_order(partial(_read_file, clip, rules), enumerate(clip.pictures), rules.workers, rules.workers)
+    numbered = enumerate(clip.pictures, clip.first)
+    yield from map_in_order(partial(_read_file, clip, rules), numbered, rules.workers, rules.workers)
 
 
 def _read_file(clip: Clip, rules: ReadingRules, numbered: tuple[int, Path]) -> Picture:

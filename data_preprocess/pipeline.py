@@ -5,7 +5,7 @@ in the order of the pictures, and memory does not grow with their number. Source
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, groupby
 from pathlib import Path
@@ -84,12 +84,56 @@ def run_preprocessing(config: PreprocessConfig, networks: FaceNetworks | None = 
         UserError: nothing can be done at all: no pictures, no weights, no device, options that contradict each other,
             or a place that cannot be written.
     """
-    media = find_media(config.input_dir, config.save_dir)
-    _check_options(config, media)
+    media, report = plan_preprocessing(config), JobReport()
     if networks is None:
         networks = load_face_networks(pick_device(config.device), config.accept_unverified)
+    say_what_is_left_out(media, networks.draw is not None, report)
+    with (
+        explain_errors(config),
+        closing(prepare_clips(config, networks, media.clips)) as results,
+        tqdm(total=media.frames, unit="picture", smoothing=0.05) as progress,
+    ):
+        for result in results:
+            report.add_item(len(result.faces), result.problems)
+            progress.update(1)
+    return report
+
+
+def plan_preprocessing(config: PreprocessConfig) -> Media:
+    """Find what there is to prepare, check that the options fit, and remove what a killed run left half-written.
+
+    Raises:
+        UserError: no pictures, options that contradict each other, or a place that cannot be written.
+    """
+    media = find_media(config.input_dir, config.save_dir)
+    _check_options(config, media)
+    with explain_errors(config):
+        remove_all_unfinished(media)
+    return media
+
+
+def remove_all_unfinished(media: Media) -> None:
+    """Remove half-written files of all prepared folders; nothing may be writing there."""
+    for clip in media.clips:
+        remove_unfinished(clip.output)
+
+
+def say_what_is_left_out(media: Media, draws: bool, report: JobReport) -> None:
+    """Tell of files that are passed over or bad, and whether faces are drawn."""
+    if media.ignored:
+        names = ", ".join(str(path) for path in media.ignored)
+        tqdm.write(f"passed over, neither pictures nor films to prepare: {names}")
+    if not draws:
+        tqdm.write("no bfm_vis: the data of the Basel Face Model are not there (fetch_assets.py --list)")
+    for problem in media.problems:
+        report.fail(problem)
+
+
+@contextmanager
+def explain_errors(config: PreprocessConfig) -> Iterator[None]:
+    """Turn errors that end a job, and that its options can mend, into a `UserError`."""
     try:
-        return _Job(config, networks, media).run()
+        yield
     except torch.OutOfMemoryError as error:
         raise UserError(f"--batch {config.batch}: the device has too little memory; use a smaller one") from error
     except OSError as error:
@@ -98,7 +142,7 @@ def run_preprocessing(config: PreprocessConfig, networks: FaceNetworks | None = 
 
 
 @dataclass
-class _Result:
+class Result:
     """What became of a picture: its prepared folder, faces by file name, and problems."""
 
     output: Path
@@ -106,46 +150,31 @@ class _Result:
     problems: list[UserError] = field(default_factory=list)
 
 
+def prepare_clips(config: PreprocessConfig, networks: FaceNetworks, clips: Iterable[Clip]) -> Iterator[Result]:
+    """Prepare clips and yield what became of each picture, in order, when its files are written.
+
+    Close the iterator (`contextlib.closing`) where it may be left before its end.
+    """
+    job = _Job(config, networks)
+    rules = ReadingRules(job.is_done, f".{config.image_format}", config.workers)
+    waiting = 2 * config.batch  # pictures at most, small as they may be
+
+    def weigh(picture: Picture) -> float:
+        return max(picture.pixels, MOST_PIXELS / waiting)
+
+    with (
+        closing(read_ahead(read_pictures(clips, rules), weigh, MOST_PIXELS)) as pictures,
+        closing(map_in_order(_write, job.prepare(pictures), config.workers, waiting)) as results,
+    ):
+        yield from results
+
+
 class _Job:
-    def __init__(self, config: PreprocessConfig, networks: FaceNetworks, media: Media) -> None:
+    def __init__(self, config: PreprocessConfig, networks: FaceNetworks) -> None:
         self.config = config
         self.networks = networks
-        self.media = media
-        self.report = JobReport()
 
-    def run(self) -> JobReport:
-        config, media = self.config, self.media
-        self._say_what_is_left_out()
-        for clip in media.clips:
-            remove_unfinished(clip.output)
-        rules = ReadingRules(self._is_done, f".{config.image_format}", config.workers)
-        frames = [clip.frames for clip in media.clips]
-        total = None if None in frames else sum(frames)
-        waiting = 2 * config.batch  # pictures at most, small as they may be
-
-        def weigh(picture: Picture) -> float:
-            return max(picture.pixels, MOST_PIXELS / waiting)
-
-        with (
-            closing(read_ahead(read_pictures(media.clips, rules), weigh, MOST_PIXELS)) as pictures,
-            closing(map_in_order(_write, self._prepare(pictures), config.workers, waiting)) as results,
-            tqdm(total=total, unit="picture", smoothing=0.05) as progress,
-        ):
-            for result in results:
-                self._note(result)
-                progress.update(1)
-        return self.report
-
-    def _say_what_is_left_out(self) -> None:
-        if self.media.ignored:
-            names = ", ".join(str(path) for path in self.media.ignored)
-            tqdm.write(f"passed over, neither pictures nor films to prepare: {names}")
-        if self.networks.draw is None:
-            tqdm.write("no bfm_vis: the data of the Basel Face Model are not there (fetch_assets.py --list)")
-        for problem in self.media.problems:
-            self.report.fail(problem)
-
-    def _is_done(self, clip: Clip, file_name: str) -> bool:
+    def is_done(self, clip: Clip, file_name: str) -> bool:
         if self.config.overwrite:
             return False
         if self.config.face != "all":
@@ -159,7 +188,7 @@ class _Job:
             return False
         return all(is_prepared(clip.output, numbered_name(file_name, index)) for index in range(1, count))
 
-    def _prepare(self, pictures: Iterable[Picture]) -> Iterator[_Result]:
+    def prepare(self, pictures: Iterable[Picture]) -> Iterator[Result]:
         """Find and describe faces; a batch never spans clips whose faces are followed."""
         config = self.config
         detector = FaceDetector(self.networks, config.face)
@@ -169,8 +198,8 @@ class _Job:
                 map(self._describe, map(finder.find, batch_pictures(group, config.batch, MOST_PIXELS)))
             )
 
-    def _describe(self, findings: list[Finding]) -> list[_Result]:
-        results = [_Result(finding.picture.clip.output, problems=finding.problems) for finding in findings]
+    def _describe(self, findings: list[Finding]) -> list[Result]:
+        results = [Result(finding.picture.clip.output, problems=finding.problems) for finding in findings]
         faces = [(face, finding.picture) for finding in findings for face in finding.faces]
         owners = [result for result, finding in zip(results, findings, strict=True) for _ in finding.faces]
         described = call_each(self._describe_faces, faces)
@@ -193,12 +222,6 @@ class _Job:
             for row, (points, visual) in enumerate(zip(landmarks68, visuals, strict=True))
         ]
 
-    def _note(self, result: _Result) -> None:
-        self.report.written += len(result.faces)
-        self.report.skipped += not (result.faces or result.problems)
-        for problem in result.problems:
-            self.report.fail(problem)
-
 
 @dataclass(frozen=True)
 class _Description:
@@ -218,13 +241,13 @@ def _cut(work: tuple[tuple[FoundFace, Picture], _Description | ValueError]) -> P
     except ValueError as error:
         return error
     clip = picture.clip
-    source = clip.source.name if clip.is_film else clip.pictures[picture.number].name
+    source = clip.source.name if clip.is_film else clip.pictures[picture.number - clip.first].name
     found = (face.index, face.count, face.box, face.landmarks98, description.landmarks68)
     origin = Origin(source, picture.number, *found, crop.transform)
     return PreparedFace(crop, description.coefficients, description.visual, origin)
 
 
-def _write(result: _Result) -> _Result:
+def _write(result: Result) -> Result:
     for file_name, face in result.faces.items():
         save_prepared(result.output, file_name, face)
     return result

@@ -23,7 +23,22 @@ import click
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to run.")
 @click.option("--batch", type=click.IntRange(1), default=8, help="Pictures at once.")
-@click.option("--workers", type=click.IntRange(0), default=2, help="Threads that read, and as many that write.")
+@click.option(
+    "--workers",
+    type=click.IntRange(0),
+    default=2,
+    help="Threads that read, and as many that write; with --ray the number of Ray workers.",
+)
+@click.option(
+    "--ray",
+    "ray_address",
+    is_flag=False,
+    flag_value="local",
+    default=None,
+    show_default="not used",
+    metavar="[ADDRESS]",
+    help="Work on the machines of a Ray cluster that share this file system; without address on this one.",
+)
 @click.option(
     "--video/--no-video",
     "--is_video/--no-is_video",
@@ -53,7 +68,7 @@ import click
     is_flag=True,
     help="Open a TorchScript archive of the 68-point network although its sha256 is not the published one.",
 )
-def main(resume: bool, detector: str, **options: object) -> None:
+def main(resume: bool, detector: str, ray_address: str | None, **options: object) -> None:
     """Prepare pictures and films.
 
     Writes align_images, 2dldmks_align, 3dldmks_align, bfm_params, bfm_vis (if the Basel Face Model is there) and
@@ -67,7 +82,13 @@ def main(resume: bool, detector: str, **options: object) -> None:
     from portrait4d.files.errors import UserError
 
     try:
-        report = run_preprocessing(PreprocessConfig(**options))
+        config = PreprocessConfig(**options)
+        if ray_address is None:
+            report = run_preprocessing(config)
+        else:
+            from data_preprocess.ray_job import run_on_ray
+
+            report = run_on_ray(config, ray_address)
     except UserError as error:
         raise click.ClickException(str(error)) from None
     click.echo(report.summary())

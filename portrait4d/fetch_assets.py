@@ -44,10 +44,12 @@ def main(
     try:
         folder = resolve_assets_folder(assets)
         if listing:
-            for state in list_assets(folder):
-                click.echo(f"{state.state:8}{state.key:18}{state.title}: {state.place}")
+            states = list_assets(folder)
+            width = max(len(state.key) for state in states) + 2
+            for state in states:
+                click.echo(f"{state.state:8}{state.key:{width}}{state.title}: {state.place}")
                 if state.note:
-                    click.echo(f"{'':26}{state.note}")
+                    click.echo(f"{'':{8 + width}}{state.note}")
             return
         failures = _fetch(FetchRequest(folder, keys, repo, revision, addresses, accept_licences))
     except UserError as error:

@@ -124,8 +124,6 @@ class ReconV1Training:
 
     def __post_init__(self) -> None:
         require_matching_motion(self.motion, self.network)
-        chunk = self.run.chunk_size
-        require(self.static or chunk % 2 == 0, "run.chunk", "an even number, half of it still", chunk)
 
 
 @dataclass(frozen=True)

@@ -185,14 +185,10 @@ class ParameterBank:
         Args:
             draws: the random numbers.
             static: all three views show the first frame.
-            half_static: the second half of the batch shows one still motion in all views.
-
-        Raises:
-            ValueError: `half_static` with an odd number of subjects.
+            half_static: the second half of the batch shows one still motion in all views; of an odd number of subjects
+                the middle one moves.
         """
         subjects = len(draws.shape)
-        if half_static and subjects % 2:
-            raise ValueError(f"half_static: expected an even number of subjects, got {subjects}")
         order = [0, 0, 0] if static else [0, 1, 1]
         video, frames = draws.video[:, None], draws.frames
         pose = self.video.pose[video, frames].clone()
@@ -202,7 +198,7 @@ class ParameterBank:
         pose = pose[:, order]
         eyes = self.video.eye_pose.flatten(0, 1)[draws.eyes][:, order]
         if half_static:
-            half = subjects // 2
+            half = subjects - subjects // 2
             expression[half:] = self.still.expression[draws.still_expression][:, None]
             pose[half:] = self.still.pose[draws.still_expression][:, None]
             eyes[half:] = self.still.eye_pose[draws.still_eyes][:, None]

@@ -5,7 +5,6 @@ there; learned distances (LPIPS, face identity) are passed as functions.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -24,20 +23,6 @@ Identity = Callable[[Tensor], Tensor]
 EYELIDS = ((37, 41), (38, 40), (43, 47), (44, 46))
 EYE_CORNERS = ((36, 39), (42, 45))
 """Pairs of landmarks that measure an eye's opening and its length."""
-
-
-@dataclass(frozen=True)
-class ReconstructionWeights:
-    """Factors of the terms, §8 "Gmain"."""
-
-    perceptual: float = 1.0
-    absolute: float = 1.0
-    identity: float = 1.0
-    mask: float = 0.3
-    depth: float = 1.0
-    feature: float = 1.0
-    triplane: float = 0.1
-    adversarial: float = 0.01
 
 
 class HeadPictures(NamedTuple):

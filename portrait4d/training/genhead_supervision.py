@@ -199,11 +199,8 @@ class GenHeadSupervision:
         """Make up a batch.
 
         Args:
-            subjects: B, even if half of them are still.
+            subjects: B; where half are still, the middle one of an odd number moves.
             generator: on any device; what is drawn depends neither on GenHead's device nor on `chunk`.
-
-        Raises:
-            ValueError: an odd number of subjects where half are still.
         """
         config, generator = self.config, cpu_generator(generator)
         still = count_still(subjects, config.static, config.half_static)

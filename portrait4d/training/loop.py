@@ -123,7 +123,7 @@ def _end_tick(task: Task, state: RunState, log: RunLog, snapshots: Snapshots, do
     measured = {}
     if done or tick % run.image_ticks == 0:
         snapshots.save_pictures(task, state)
-        measured = task.validate()
+        measured = task.validate() if task.ranks.is_first else {}
     if done or tick % run.network_ticks == 0:
         snapshots.save_network(task, state)
     log.write_tick(task, state, measured, time.perf_counter() - started)

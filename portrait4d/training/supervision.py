@@ -132,14 +132,12 @@ def count_still(subjects: int, static: bool, half_static: bool) -> int:
     """Return how many subjects of a batch, its last ones, show one motion in all views (training-recon-v1.md §4).
 
     Raises:
-        ValueError: less than one subject, or half of an odd number.
+        ValueError: less than one subject.
     """
     if subjects < 1:
         raise ValueError(f"subjects: expected at least 1, got {subjects}")
     if static:
         return subjects
-    if half_static and subjects % 2:
-        raise ValueError(f"half_static: expected an even number of subjects, got {subjects}")
     return subjects // 2 if half_static else 0
 
 

@@ -91,7 +91,6 @@ class SyntheticHeadsSupervision:
         """Make a batch.
 
         Raises:
-            ValueError: an odd number of subjects where half are still.
             UserError: a file that cannot be used, or a worker that was ended.
         """
         return self.request(subjects, generator)()

@@ -116,7 +116,6 @@ def test_two_processes_learn_what_one_does(dynamic: Path, portrait_pool: Path, t
         ([*GENHEAD, "supervision.genhead=x.pkl", "supervision.parameters=data"], "x.pkl: no such file"),
         (["supervision.pool={clips}", *STATIC], "static training needs several views of one motion"),
         (["supervision.pool=nowhere"], "nowhere: neither an LMDB database (data.mdb) nor tar shards"),
-        (["run.chunk=1"], "run.chunk: expected an even number, half of it still, got 1"),
         (["motion=exact"], "network.motion_kind: expected pdfgc, for motion: exact, got flame"),
         (["loss.perceptual=lpips"], "run python portrait4d/fetch_assets.py lpips_vgg"),
         (["loss.identity=arcface"], "run python portrait4d/fetch_assets.py face_identity"),

@@ -67,8 +67,14 @@ inline void multiply_block(const Layer& layer, const float* const* rows, int col
       for (int v = 0; v < VECTORS; ++v) sums[row][v] = fused(value, columns[v], sums[row][v]);
     }
   }
+  // Stored first: an activation in this loop would keep the compiler from holding the sums in registers above.
   for (int row = 0; row < ROWS; ++row)
-    for (int v = 0; v < VECTORS; ++v) store(results[row] + column + v * kLanes, Activation::apply(sums[row][v]));
+    for (int v = 0; v < VECTORS; ++v) store(results[row] + column + v * kLanes, sums[row][v]);
+  for (int row = 0; row < ROWS; ++row)
+    for (int v = 0; v < VECTORS; ++v) {
+      float* values = results[row] + column + v * kLanes;
+      store(values, Activation::apply(load(values)));
+    }
 }
 
 template <int ROWS, int VECTORS, class Activation>

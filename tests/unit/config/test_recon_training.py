@@ -14,7 +14,6 @@ from portrait4d.config.recon_training import (
     ReconV2Training,
     require_matching_motion,
 )
-from portrait4d.config.training import RunConfig
 
 FLAME = ReconstructorConfig(motion_kind="flame")
 PAPER_V1 = ["portrait4d-genhead512.yaml", "portrait4d-static-genhead512.yaml"]
@@ -32,13 +31,6 @@ def test_the_head_model_s_motion_is_109_wide() -> None:
     for kind in (ReconV1Training, ReconV2Training):
         with pytest.raises(ValueError, match="network.motion_kind: expected flame, for motion: flame, got pdfgc"):
             kind(motion="flame")
-
-
-def test_half_of_an_odd_chunk_cannot_be_still() -> None:
-    odd = RunConfig(batch=6, chunk=3)
-    with pytest.raises(ValueError, match="run.chunk: expected an even number, half of it still, got 3"):
-        ReconV1Training(run=odd)
-    assert ReconV1Training(run=odd, static=True).run.chunk_size == 3
 
 
 def test_pseudo_views_need_their_model() -> None:

@@ -109,8 +109,10 @@ def test_static_and_half_static() -> None:
     assert torch.equal(half.expression[2:], made.still.expression[draws.still_expression][:, None].expand(-1, 3, -1))
     assert torch.equal(half.pose[2:], made.still.pose[draws.still_expression][:, None].expand(-1, 3, -1))
     assert torch.equal(half.eye_pose[2:], made.still.eye_pose[draws.still_eyes][:, None].expand(-1, 3, -1))
-    with pytest.raises(ValueError, match="half_static: expected an even number of subjects, got 3"):
-        made.sample_views(3, half_static=True)
+    draws = made.draw(3, torch.Generator().manual_seed(0))
+    odd = made.compute_views(draws, half_static=True)
+    assert torch.equal(odd.expression[:2], made.compute_views(draws).expression[:2])
+    assert torch.equal(odd.expression[2, 0], made.still.expression[draws.still_expression[0]])
 
 
 def test_bad_arrays_are_refused() -> None:

@@ -135,8 +135,10 @@ def test_pools_that_lack_what_is_asked_for(ellipsoid: HeadModel) -> None:
 def test_bad_settings_are_refused(ellipsoid: HeadModel) -> None:
     with pytest.raises(ValueError, match="workers: expected at least 0, got -1"):
         SyntheticSupervisionConfig(SIDE, workers=-1)
-    with pytest.raises(ValueError, match="half_static: expected an even number of subjects, got 3"):
-        supervise(ellipsoid, half_static=True).request(3)
+
+
+def test_of_an_odd_number_the_middle_one_moves(ellipsoid: HeadModel) -> None:
+    assert supervise(ellipsoid, half_static=True).sample(3).is_still.tolist() == [False, False, True]
 
 
 def test_workers_give_the_same_and_hand_errors_over(ellipsoid: HeadModel) -> None:
