@@ -3,6 +3,7 @@
 import torch
 
 from portrait4d.config.recon_training import MotionSource
+from portrait4d.models.checkpoints import load_compact_motion_encoder
 from portrait4d.models.pretrained.motion_encoder import load_motion_encoder
 from portrait4d.training.supervision import MotionOf, encoded_motion, flame_motion, synthetic_motion
 
@@ -17,7 +18,5 @@ def motion_reader(source: MotionSource, device: torch.device | str = "cpu") -> M
         return flame_motion
     if source == "exact":
         return synthetic_motion
-    from portrait4d.models.checkpoints import load_compact_motion_encoder
-
     encoder = load_motion_encoder() if source == "pdfgc" else load_compact_motion_encoder()
     return encoded_motion(encoder.to(device))

@@ -66,7 +66,7 @@ def compare_inputs(answers: Tensor, truths: Tensor, projection: Tensor) -> Motio
         absolute=error.abs().mean(dim=0),
         mean_absolute=around_mean.abs().mean(dim=0),
         deviation=variance.sqrt(),
-        explained=1 - error.square().mean(dim=0) / variance,
+        explained=1 - error.square().mean(dim=0) / variance.where(variance > 0, torch.nan),
         correlation=(spread * around_mean).mean(dim=0) / (variance * spread.square().mean(dim=0)).sqrt(),
         vector=_vector_errors(error @ projection.double(), around_mean @ projection.double()),
     )
@@ -82,7 +82,7 @@ def _vector_errors(error: Tensor, around_mean: Tensor) -> dict[str, float]:
 
 
 def format_errors(errors: MotionErrors) -> str:
-    """Lay errors out as a table: a line for each input that varies, then the motion vector's parts."""
+    """Lay errors out as a table: a line for each input, then the motion vector's parts."""
     lines = [f"{'input':<16}{'error':>8}{'of mean':>9}{'std':>8}{'R^2':>8}{'corr.':>8}"]
     columns = (errors.absolute, errors.mean_absolute, errors.deviation, errors.explained, errors.correlation)
     for name, *values in zip(MOTION_INPUTS, *(column.tolist() for column in columns), strict=True):

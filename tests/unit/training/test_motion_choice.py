@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from portrait4d.files.errors import AssetMissingError
 from portrait4d.geometry.head_params import HeadParams
-from portrait4d.models import checkpoints
 from portrait4d.training import motion_choice
 from portrait4d.training.motion_choice import motion_reader
 from portrait4d.training.supervision import flame_motion, synthetic_motion
@@ -35,7 +34,7 @@ def test_sources_without_a_network() -> None:
 def test_each_encoder_has_its_own_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = []
     monkeypatch.setattr(motion_choice, "load_motion_encoder", lambda: loaded.append("pdfgc") or StubEncoder())
-    monkeypatch.setattr(checkpoints, "load_compact_motion_encoder", lambda: loaded.append("ours") or StubEncoder())
+    monkeypatch.setattr(motion_choice, "load_compact_motion_encoder", lambda: loaded.append("ours") or StubEncoder())
     for source in ("pdfgc", "synthetic"):
         assert read(source).unique().tolist() == [0.25]
     assert loaded == ["pdfgc", "ours"]

@@ -27,6 +27,11 @@ def test_always_answering_the_mean() -> None:
     assert all(value == pytest.approx(1) for value in errors.vector.values())
 
 
+def test_an_input_that_does_not_vary_explains_nothing() -> None:
+    errors = compare_inputs(TRUTHS, torch.ones(4, 27), motion_input_matrix())
+    assert errors.explained.isnan().all() and errors.correlation.isnan().all() and torch.all(errors.absolute == 1)
+
+
 def test_half_as_strong_answers() -> None:
     errors = compare_inputs(TRUTHS / 2 + 0.25, TRUTHS, motion_input_matrix())
     assert torch.allclose(errors.explained, torch.full((27,), 1 - 0.3125).double())
