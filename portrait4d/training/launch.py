@@ -18,6 +18,8 @@ import torch.multiprocessing
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from portrait4d.config.load import config_from_dict, plain_config
+from portrait4d.config.motion_training import MotionEncoderTraining
+from portrait4d.config.recon_training import ReconV1Training, ReconV2Training
 from portrait4d.config.training import FREE_KEYS, GenHeadTraining
 from portrait4d.data.unfinished_folder import lock_folder
 from portrait4d.files.atomic import write_text
@@ -32,7 +34,7 @@ from portrait4d.training.stop_signal import pass_signals_on
 from portrait4d.training.tasks import Task
 
 OPTIONS = "training_options.json"
-TrainingConfig = GenHeadTraining
+TrainingConfig = GenHeadTraining | MotionEncoderTraining | ReconV1Training | ReconV2Training
 BuildTask = Callable[[TrainingConfig, Ranks], Task]
 
 

@@ -83,6 +83,7 @@ def test_labels_of_the_published_mapper(folder: Path, tmp_path: Path, monkeypatc
     np.testing.assert_allclose(label[428:431], mapped[400:], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_meshes_are_fitted_by_several_processes_and_none_is_left_out(
     folder: Path, assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """Work with Ray, without Ray: who gets what, what becomes of workers that die, and what the workers do."""
 
+import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,7 +71,7 @@ class FakeRay:
     def _actor(self, worker: FaceWorker) -> SimpleNamespace:
         def start() -> bool | UserError:
             if not self.starts:
-                raise WorkerDiedError
+                raise WorkerDiedError("out of\n memory")
             return worker.start()
 
         def prepare(clip: Any) -> JobReport | UserError:
@@ -133,14 +134,28 @@ def test_deadly_pictures_are_found_and_named(config: PreprocessConfig, monkeypat
 
 
 def test_what_ends_the_job(config: PreprocessConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="no worker could load the networks, each died 3 times"):
+    with pytest.raises(UserError, match=r"no worker could load the networks \(out of memory\)"):
         run(config, FakeRay(starts=False), monkeypatch)
     with pytest.raises(UserError, match=r"--ray nowhere: no Ray answers there \(no answer\)"):
         run(config, FakeRay(), monkeypatch, "nowhere")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert run(config, FakeRay(), monkeypatch, f"127.0.0.1:{port}").written == 20
+    with pytest.raises(UserError, match="no Ray answers there .*refused"):
+        run(config, FakeRay(), monkeypatch, f"ray://127.0.0.1:{port}")
     with pytest.raises(UserError, match="the Ray cluster has no GPU"):
         run(replace(config, device="cuda"), FakeRay(), monkeypatch)
     with pytest.raises(UserError, match="--ray needs at least one"):
         run(replace(config, workers=0), FakeRay(), monkeypatch)
+
+
+def test_bad_files_are_named_where_nothing_is_left_to_do(
+    config: PreprocessConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = config.input_dir / "text.mp4"
+    film.write_text("no film at all")
+    report = run(replace(config, input_dir=film), FakeRay(), monkeypatch)
+    assert report.written == 0 and [failure.split(":")[0] for failure in report.failures] == [str(film)]
 
 
 def test_workers_take_a_gpu_if_there_is_one(config: PreprocessConfig, monkeypatch: pytest.MonkeyPatch) -> None:
