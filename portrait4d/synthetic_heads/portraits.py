@@ -74,14 +74,18 @@ def plan_shot(person: Appearance, motion: Motion, view: int = 0) -> Shot:
     """
     if view < 0:
         raise ValueError(f"view: expected 0 or more, got {view}")
+    return plan_orbit_shot(person, motion, *view_angles_rad(view))
+
+
+def plan_orbit_shot(person: Appearance, motion: Motion, yaw_rad: float, pitch_rad: float = 0.0) -> Shot:
+    """Place the cameras for a person and a motion, turned about the neck's origin from where view 0 is."""
     parts = [torch.from_numpy(a) for a in (motion.expression, motion.jaw_rad, motion.gaze_rad, motion.neck_rad)]
     params = frame_of(person, parts[0], parts[1], parts[2].repeat(2), parts[3])
     pivot = neck_joint(params)
     rotation = axis_angle_to_matrix(params.pose[0, :3].double())
     translation = torch.from_numpy(motion.camera_translation).double()
     position = -(translation - pivot + rotation @ pivot)
-    yaw, pitch = view_angles_rad(view)
-    angles = torch.tensor(yaw, dtype=torch.float64), torch.tensor(pitch, dtype=torch.float64)
+    angles = torch.tensor(yaw_rad, dtype=torch.float64), torch.tensor(pitch_rad, dtype=torch.float64)
     cam2world = orbit_cam2world(*angles, tuple(position.tolist()))
     upright = cam2world.clone()
     upright[:3, :3] = rotation.T @ cam2world[:3, :3]
