@@ -73,14 +73,15 @@ def main() -> int:
     lines = read_lines(options.run / "stats.jsonl")
     grids = choose(sorted(options.run.glob(f"fakes??????{options.grid}.png")), 4)
     diagrams = len(options.curves) + (options.measures is not None)
-    figure = plt.figure(figsize=(10, 2.6 + 0.9 * options.rows * len(grids) / 2), dpi=110)
-    halves = figure.subfigures(2, 1, height_ratios=(2.6, 0.9 * options.rows * len(grids) / 2))
+    below = 0.62 * options.rows * ((len(grids) + 1) // 2) + 0.3
+    figure = plt.figure(figsize=(10, 2.6 + below), dpi=110)
+    halves = figure.subfigures(2, 1, height_ratios=(2.6, below))
     axes = halves[0].subplots(1, max(diagrams, 1), squeeze=False)[0]
     for axis, names in zip(axes, options.curves, strict=False):
         draw_curves(axis, lines, names, "")
     if options.measures is not None:
         draw_measures(axes[len(options.curves)], read_lines(options.measures))
-    columns = halves[1].subplots(2, (len(grids) + 1) // 2, squeeze=False).flatten()
+    columns = halves[1].subplots((len(grids) + 1) // 2, 2, squeeze=False).flatten()
     for axis in columns:
         axis.axis("off")
     for axis, path in zip(columns, grids, strict=False):
@@ -88,6 +89,7 @@ def main() -> int:
         axis.imshow(picture)
         axis.set_title(f"{int(re.search('fakes(......)', path.name)[1])} kimg", fontsize=8)
     halves[0].subplots_adjust(bottom=0.2, top=0.95, left=0.06, right=0.98)
+    halves[1].subplots_adjust(bottom=0.01, top=0.93, left=0.01, right=0.99, wspace=0.02, hspace=0.14)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(options.out)
     print(options.out)
