@@ -34,6 +34,7 @@ setup(
     package_data={
         "portrait4d": ["ops/csrc/*", "examples/*.csv", "examples/*/*.png", "examples/*/*.jpg", "examples/*/*.npy"]
         + [f"examples/synthetic/**/*.{kind}" for kind in ("jpg", "npy", "json", "jsonl")]
+        + ["examples/protocols/*"]
         + ["pretrained_models/README.md", "pretrained_models/motion-encoder-synthetic.safetensors"]
     },
     install_requires=[
@@ -73,6 +74,8 @@ setup(
             "portrait4d-extract-pdfgc=data_preprocess.extract_pdfgc:main",
             "portrait4d-train-motion-encoder=portrait4d.train_motion_encoder:main",
             "portrait4d-calc-metrics-motion=portrait4d.calc_metrics_motion:main",
+            "portrait4d-calc-metrics-recon=portrait4d.calc_metrics_recon:main",
+            "portrait4d-fit-pose-readout=portrait4d.fit_pose_readout:main",
         ]
     },
 )

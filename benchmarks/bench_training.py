@@ -101,7 +101,7 @@ def main() -> int:
     parser.add_argument("--kimg", type=float, default=2000.0, help="where in the schedules, in kimg")
     parser.add_argument("--json", type=Path, default=None, help="also write the result there")
     parser.add_argument("overrides", nargs="*")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     kind, build, default = TRAININGS[options.training]
     config = load_config(kind, options.cfg or default, options.overrides)
     ranks = join_ranks(0, 1, pick_device_type(config.run.device), "")

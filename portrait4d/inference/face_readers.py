@@ -4,8 +4,10 @@ The synthetic reader is made for the open head world: our compact motion encoder
 of yaw and pitch (`pose_readout`). The other one is PD-FGC's motion encoder.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from portrait4d.geometry.face_alignment import motion_crop
@@ -96,3 +98,9 @@ class PdfgcReader:
         """Read faces: codes, no single movements."""
         codes = self.encoder(motion_crop(images, landmarks_pixels, reverse_y=True)[0])
         return Reading(codes.vector, codes.head_pose, {})
+
+
+def join_readings(parts: Sequence[Reading]) -> Reading:
+    """Join what a reader says of several batches."""
+    moves = {name: torch.cat([part.moves[name] for part in parts]) for name in parts[0].moves}
+    return Reading(torch.cat([part.expression for part in parts]), torch.cat([part.pose for part in parts]), moves)

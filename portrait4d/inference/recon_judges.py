@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from portrait4d.config.recon_metrics import FaceEncoder, ReconMetricsConfig
 from portrait4d.geometry.face_alignment import identity_crop
-from portrait4d.inference.face_readers import FaceReader, PdfgcReader, Reading, SyntheticReader
+from portrait4d.inference.face_readers import FaceReader, PdfgcReader, Reading, SyntheticReader, join_readings
 from portrait4d.inference.pose_readout import load_pose_readout
 from portrait4d.metrics.frame_errors import LEVELS, jitter, mean_absolute_error
 from portrait4d.metrics.image_quality import psnr, ssim
@@ -116,7 +116,9 @@ class Judges:
             self.identity = load_face_identity().to(device)
         self.reader = self._load_reader(encoder, device)
         self.detectors: dict[str, Detector] = {"fid_pixels16": load_detector(PIXELS16)}
-        if config.detector != PIXELS16 and (config.detector != INCEPTION or self._there(("fid",), "inception")):
+        if config.detector == PIXELS16:
+            self.missing["fid"] = f"not asked for, by --detector {PIXELS16}"
+        elif config.detector != INCEPTION or self._there(("fid",), "inception"):
             self.detectors["fid"] = load_detector(config.detector, device, config.accept_unverified)
 
     def _there(self, metrics: tuple[str, ...], *keys: str) -> bool:
@@ -143,11 +145,19 @@ class Judges:
 
     def look(self, pictures: Tensor, landmarks: Tensor) -> Impressions:
         """Let networks look at pictures (N, 3, S, S) with faces where `landmarks` (N, 70, 2), y up, are."""
-        return Impressions(
-            self.reader.read(pictures, landmarks) if self.reader else None,
-            self.identity(identity_crop(pictures, landmarks, reverse_y=True)[0]) if self.identity else None,
-            self.landmarks_of(pictures) if self.landmarks_of else None,
-        )
+        reading = embedding = None
+        if self.reader is not None:
+            parts = [
+                self.reader.read(*part) for part in zip(pictures.split(AT_ONCE), landmarks.split(AT_ONCE), strict=True)
+            ]
+            reading = join_readings(parts)
+        if self.identity is not None:
+            embedding = _in_parts(self._embed, pictures, landmarks)
+        points = None if self.landmarks_of is None else _in_parts(self.landmarks_of, pictures)
+        return Impressions(reading, embedding, points)
+
+    def _embed(self, pictures: Tensor, landmarks: Tensor) -> Tensor:
+        return self.identity(identity_crop(pictures, landmarks, reverse_y=True)[0])
 
     def compare(self, pictures: Tensor, truths: Truths, seen: Impressions) -> dict[str, Tensor]:
         """Measure pictures (N, 3, S, S) in [-1, 1] against the true ones.
@@ -160,15 +170,15 @@ class Judges:
         Returns:
             {metric or movement: (N,)}; jitter is NaN but for inner frames of runs.
         """
-        found = {"psnr": psnr(pictures, truths.images), "ssim": ssim(pictures, truths.images)}
+        pairs = pictures, truths.images
+        found = {"psnr": _in_parts(psnr, *pairs), "ssim": _in_parts(ssim, *pairs)}
         if truths.masks is not None:
-            found["psnr_head"] = psnr(pictures, truths.images, truths.masks)
+            found["psnr_head"] = _in_parts(psnr, *pairs, truths.masks)
         if self.perceptual is not None:
-            pairs = zip(pictures.split(AT_ONCE), truths.images.split(AT_ONCE), strict=True)
-            found["lpips"] = torch.cat([self.perceptual(*pair) for pair in pairs])
+            found["lpips"] = _in_parts(self.perceptual, *pairs)
         ours = self.look(pictures, truths.landmarks)
         if self.identity is not None:
-            source = self.identity(identity_crop(truths.source, truths.source_landmarks, reverse_y=True)[0])
+            source = self._embed(truths.source, truths.source_landmarks)
             found["identity"] = functional.cosine_similarity(ours.embedding, source)
         if self.reader is not None:
             found["expression_error"] = mean_absolute_error(ours.reading.expression, seen.reading.expression)
@@ -178,6 +188,11 @@ class Judges:
         if self.landmarks_of is not None:
             found["jitter_landmarks"] = _jitter(ours.points, seen.points, truths.runs)
         return found | {"jitter_pixels": LEVELS * _jitter(pictures, truths.images, truths.runs)}
+
+
+def _in_parts(function: Callable[..., Tensor], *batches: Tensor) -> Tensor:
+    """Apply a function to a few of N items at a time."""
+    return torch.cat([function(*part) for part in zip(*(batch.split(AT_ONCE) for batch in batches), strict=True)])
 
 
 def _jitter(frames: Tensor, truths: Tensor, runs: Sequence[list[int]]) -> Tensor:

@@ -2,7 +2,7 @@
 
 <outdir>/frames.jsonl      one line for each frame, and one for each failure
 <outdir>/summary.json      means, confidence intervals, what is missing, what failed, all settings
-<outdir>/<subject>.png     source | driver | result | truth, a row for each case, of the first few subjects
+<outdir>/<subject>.png     source | driver | result | truth, a row for each of up to 24 cases, of the first few subjects
 """
 
 import json
@@ -30,17 +30,18 @@ from portrait4d.inference.recon_benchmarks import (
 )
 from portrait4d.inference.recon_judges import Judges, LandmarkEstimator, Truths
 from portrait4d.inference.recon_renderer import Renderer, Results
-from portrait4d.inference.recon_summary import ANSWERS, Row, summarise_speed, summarise_tasks
+from portrait4d.inference.recon_summary import ANSWERS, Row, list_missing, summarise_speed, summarise_tasks
 from portrait4d.inference.reenact import Reenactor
 from portrait4d.inference.synthetic_benchmark import SyntheticBenchmark, load_protocol
-from portrait4d.metrics.distances import Moments, frechet_distance
-from portrait4d.metrics.feature_statistics import FeatureStatistics
+from portrait4d.metrics.distances import frechet_distance_of_features
 from portrait4d.metrics.frame_errors import masked_distances, own_is_nearest
 from portrait4d.metrics.image_quality import mask_overlap
 from portrait4d.models.pretrained.motion_encoder import load_motion_encoder
 from portrait4d.ops.resize import resize_antialiased
 
 COMMON = "common"
+"""The task in which all persons show one motion, so that their identities can be told apart."""
+DRAWN_CASES = 24
 
 
 def run_recon_metrics(config: ReconMetricsConfig, landmarks_of: LandmarkEstimator | None = None) -> dict:
@@ -73,6 +74,8 @@ def open_benchmark(config: ReconMetricsConfig, reenactor: Reenactor) -> Benchmar
     """
     network = reenactor.network.config
     if config.protocol not in ("folder", "gaga-vfhq"):
+        if config.data is not None:
+            raise UserError("--data: only the protocols folder and gaga-vfhq take it")
         protocol = load_protocol(config.protocol)
         benchmark = SyntheticBenchmark(protocol, network.image_resolution, config.cache, config.identities)
         benchmark.prepare(config.workers, config.verbose)
@@ -94,7 +97,7 @@ class _Job:
         self.device = renderer.device
         self.rows: list[Row] = []
         self.failures: dict[str, str] = {}
-        self.statistics: dict[tuple[str, str, str], FeatureStatistics] = {}
+        self.features: dict[tuple[str, str, str], list[Tensor]] = {}
         self.common: list[tuple[Row, dict[str, Tensor], Tensor]] = []
 
     def run(self) -> dict:
@@ -149,8 +152,9 @@ class _Job:
         moves = seen.reading.moves if seen.reading else {}
         for place, case in enumerate(results.cases):
             values = {answer: _at(measures, place) for answer, measures in found.items()}
-            placed = (case.task, subject.name, case.truth.name, case.place, case.yaw_deg)
-            row = Row(*placed, values, _at(moves, place), results.seconds[place])
+            placed = (case.task, subject.name, case.driver.name, case.place, case.yaw_deg)
+            truth = {} if case.task == COMMON else _at(moves, place)  # one motion: nothing to correlate
+            row = Row(*placed, values, truth, results.seconds[place])
             self.rows.append(row)
             if case.task == COMMON and truths.masks is not None:
                 pictures = {answer: images[place] for answer, images in answers.items()}
@@ -171,25 +175,21 @@ class _Job:
         )
 
     def _collect(self, cases: list[Case], answers: dict[str, Tensor]) -> None:
-        """Keep statistics of features for Frechet distances; the mean picture, one of a task, has none."""
+        """Keep features for Frechet distances; there is one mean picture for a whole task, hence none for it."""
         for task in dict.fromkeys(case.task for case in cases):
             places = [place for place, case in enumerate(cases) if case.task == task]
             for answer in ("result", "copy", "truth"):
                 images = to_uint8(answers[answer][places])
                 for name, detector in self.judges.detectors.items():
-                    statistics = self.statistics.setdefault((task, name, answer), FeatureStatistics())
-                    statistics.append(detector.network.features(images))
+                    found = detector.network.features(images.to(self.device)).cpu()
+                    self.features.setdefault((task, name, answer), []).append(found)
 
     def _distances(self) -> dict[tuple[str, str, str], float]:
-        moments = {
-            key: Moments(statistics.mean, statistics.covariance())
-            for key, statistics in self.statistics.items()
-            if statistics.count > 1
-        }
+        joined = {key: torch.cat(parts) for key, parts in self.features.items()}
         return {
-            (task, name, answer): frechet_distance(moments[task, name, "truth"], found)
-            for (task, name, answer), found in moments.items()
-            if answer != "truth"
+            (task, name, answer): frechet_distance_of_features(joined[task, name, "truth"], found)
+            for (task, name, answer), found in joined.items()
+            if answer != "truth" and len(found) > 1
         }
 
     def _rank(self) -> None:
@@ -205,12 +205,13 @@ class _Job:
 
     def _summary(self) -> dict:
         config, judges = self.config, self.judges
+        tasks = summarise_tasks(self.rows, self._distances(), config.seed)
         return {
             "protocol": self.benchmark.name,
             "network": str(config.network),
-            "tasks": summarise_tasks(self.rows, self._distances(), config.seed),
+            "tasks": tasks,
             "speed": summarise_speed(self.rows) | {"device": str(self.device), "threads": torch.get_num_threads()},
-            "missing": judges.missing,
+            "missing": list_missing(tasks, judges.missing),
             "failure_count": len(self.failures),
             "failures": self.failures,
             "definitions": judges.definitions,
@@ -226,8 +227,8 @@ class _Job:
         write_text(self.config.outdir / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
 
     def _draw(self, subject: Subject, results: Results) -> None:
-        tiles = []
-        for case, image in zip(results.cases, results.images.cpu(), strict=True):
+        tiles: list[Tensor] = []
+        for case, image in list(zip(results.cases, results.images.cpu(), strict=True))[:DRAWN_CASES]:
             tiles += [subject.source.image, case.driver.image, image, case.truth.image]
         save_image(self.config.outdir / f"{subject.name}.png", image_grid(tiles, 4, margin=2))
 

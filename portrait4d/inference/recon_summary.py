@@ -31,6 +31,14 @@ UNITS = {
 }
 """All metrics in the order of the table, with their units."""
 
+_RUN = "no three consecutive frames"
+_WITHOUT = {
+    "rank1": "needs several persons under one motion, as synthetic protocols have",
+    "jitter_pixels": _RUN,
+    "jitter_expression": _RUN,
+    "jitter_landmarks": _RUN,
+}
+
 
 @dataclass
 class Row:
@@ -40,7 +48,7 @@ class Row:
         task, subject, driver: see `recon_benchmarks.Case`.
         place, yaw_deg: likewise.
         values: answer -> metric or movement -> number.
-        truth: movement -> number read from the true picture.
+        truth: movement -> number read from the true picture; empty where all frames show one motion.
         seconds: "motion", "render" and, of the subject, "source".
     """
 
@@ -80,7 +88,7 @@ def summarise_tasks(rows: Sequence[Row], distances: dict[tuple[str, str, str], f
 def _estimate(rows: Sequence[Row], name: str, answer: str, seed: int) -> dict | None:
     move = name.removesuffix("_correlation")
     wanted = move if move in MOVES else name
-    having = [row for row in rows if np.isfinite(row.values.get(answer, {}).get(wanted, np.nan))]
+    having = [row for row in rows if wanted in row.values.get(answer, {}) and (move not in MOVES or move in row.truth)]
     if not having:
         return None
     values = np.array([row.values[answer][wanted] for row in having])
@@ -89,12 +97,29 @@ def _estimate(rows: Sequence[Row], name: str, answer: str, seed: int) -> dict | 
         estimate = estimate_correlation(values, np.array([row.truth[move] for row in having]), weights)
     else:
         estimate = estimate_mean(values, weights)
+    if len({row.subject for row in having}) == 1:
+        estimate = Estimate(estimate.value, np.nan, np.nan)  # one subject tells nothing of how subjects differ
     return _plain(estimate) | {"frames": len(having)}
 
 
 def _plain(estimate: Estimate) -> dict[str, float | None]:
     """Return an estimate as JSON has it: what is undefined is null."""
     return {name: value if np.isfinite(value) else None for name, value in estimate._asdict().items()}
+
+
+def list_missing(tasks: dict[str, dict], missing: dict[str, str]) -> dict[str, str]:
+    """Return why each metric that no task has was not measured.
+
+    Args:
+        tasks: of `summarise_tasks`.
+        missing: what is known to lack something, and what.
+    """
+    measured = {name for found in tasks.values() for name in found["metrics"]}
+    return missing | {
+        name: _WITHOUT.get(name, "no frame that it can be measured on")
+        for name in UNITS
+        if name not in measured and name not in missing
+    }
 
 
 def summarise_speed(rows: Sequence[Row]) -> dict[str, float]:

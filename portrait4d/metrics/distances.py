@@ -57,6 +57,25 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     return float(shift @ shift + spread)
 
 
+def frechet_distance_of_features(a: Tensor, b: Tensor) -> float:
+    """Compute the same FID from the vectors (N, D) and (M, D) themselves, which is quick where these are few.
+
+    With centred rows X, Y the covariances are X'X / N and Y'Y / M, and the singular values of S_a^(1/2) S_b^(1/2) are
+    those of X Y' / sqrt(N M).
+
+    Raises:
+        ValueError: other shapes, or numbers that are not finite.
+    """
+    _require_sets(a, b)
+    if not (len(a) and len(b) and a.isfinite().all() and b.isfinite().all()):
+        raise ValueError(f"a, b: expected at least one vector each and finite numbers, got {len(a)} and {len(b)}")
+    x, y = a.double(), b.double()
+    shift = x.mean(dim=0) - y.mean(dim=0)
+    x, y = ((values - values.mean(dim=0)) / len(values) ** 0.5 for values in (x, y))
+    overlap = torch.linalg.svdvals(x @ y.T)
+    return float(shift @ shift + x.square().sum() + y.square().sum() - 2 * overlap.sum())
+
+
 def kernel_distance(
     real: Tensor,
     fake: Tensor,

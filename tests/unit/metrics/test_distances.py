@@ -11,6 +11,7 @@ import torch
 from portrait4d.metrics.distances import (
     Moments,
     frechet_distance,
+    frechet_distance_of_features,
     inception_score,
     kernel_distance,
     precision_recall,
@@ -193,3 +194,19 @@ def test_bad_sets_are_refused() -> None:
         inception_score(cloud)
     with pytest.raises(ValueError, match="probabilities: expected rows of numbers >= 0 that add up to 1"):
         inception_score(cloud, splits=2)
+
+
+@pytest.mark.parametrize(("count", "dim"), [(7, 30), (30, 7)])
+def test_fid_of_features_is_that_of_their_moments(count: int, dim: int) -> None:
+    sets = normal(count, dim, 0), 1.5 * normal(count + 2, dim, 1, shift=0.3)
+    arrays = [values.double().numpy() for values in sets]
+    moments = [Moments(values.mean(axis=0), np.cov(values.T, bias=True)) for values in arrays]
+    assert frechet_distance_of_features(*sets) == pytest.approx(frechet_distance(*moments), rel=1e-6)
+    assert frechet_distance_of_features(sets[0], sets[0]) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance_of_features(sets[0], sets[0] + 2) == pytest.approx(4 * dim, rel=1e-5)
+
+
+def test_features_that_are_none() -> None:
+    for bad in (torch.zeros(0, 3), torch.full((2, 3), math.nan)):
+        with pytest.raises(ValueError, match="a, b: expected at least one vector"):
+            frechet_distance_of_features(bad, torch.zeros(2, 3))
