@@ -40,6 +40,13 @@ EXAMPLES = Path(__file__).parent / "examples"
     default=False,
     help="Read bfm2flame_params_simplified instead of flame_optim_params.",
 )
+@click.option(
+    "--motion",
+    type=click.Choice(["stored", "pdfgc", "synthetic"]),
+    default="stored",
+    help="Stored vectors (missing ones: PD-FGC), or all read from the pictures by PD-FGC's encoder, or by ours of the "
+    "open head world.",
+)
 @click.option("--shape", "--shapes", "shape", type=bool, default=False, help="Also write meshes.")
 @mesh_options
 @click.option("--render_size", "--render-size", type=click.IntRange(1, 1024), default=128, help="Rays per side.")

@@ -15,6 +15,8 @@ class ReenactConfig:
         outdir: where results go.
         use_neck: turn the neck in front of a frontal camera; otherwise keep the neck still and move the camera.
         use_simplified: read bfm2flame_params_simplified instead of flame_optim_params.
+        motion: stored motion vectors (PD-FGC reads those that are missing), or all read from the pictures, by PD-FGC's
+            encoder or by ours of the open head world.
         shape, shape_res, shape_level, shape_format: export meshes; grid points per side, raw density of the surface.
         render_size: rays per side; chunk: rays at once (None: chosen for the device).
         fov_deg: vertical field of view in degrees; None keeps the driving portrait's intrinsics.
@@ -35,6 +37,7 @@ class ReenactConfig:
     outdir: Path
     use_neck: bool = True
     use_simplified: bool = False
+    motion: Literal["stored", "pdfgc", "synthetic"] = "stored"
     shape: bool = False
     shape_res: int = 128
     shape_level: float = 25.0

@@ -17,7 +17,8 @@ from portrait4d.geometry.cameras import (
     split_camera,
 )
 from portrait4d.geometry.head_params import HeadParams, split_label
-from portrait4d.models.checkpoints import load_reconstructor
+from portrait4d.models.checkpoints import load_compact_motion_encoder, load_reconstructor
+from portrait4d.models.compact_motion_encoder import CompactMotionEncoder
 from portrait4d.models.outputs import HeadRender, SourceFeatures
 from portrait4d.models.pretrained.motion_encoder import MotionEncoder, load_motion_encoder
 from portrait4d.models.reconstructor import RenderOptions
@@ -62,7 +63,7 @@ class Reenactor:
         network = load_reconstructor(config.network, build_open_head)
         self.network = network.to(self.device, memory_format=torch.channels_last)
         self.dtype = getattr(torch, config.dtype)
-        self._motion_encoder: MotionEncoder | None = None
+        self._motion_encoder: MotionEncoder | CompactMotionEncoder | None = None
         if self.device.type == "cpu":
             keep_freed_memory()
         folded = self.network.super_resolution.fold(self.network.average_style, self.dtype)
@@ -75,6 +76,8 @@ class Reenactor:
         """Tell whether motion must be embedded from pictures for some portrait."""
         if self.network.config.motion_kind == "flame":
             return False
+        if self.config.motion != "stored":
+            return True
         return any(not portrait.array_path(MOTION_VECTORS).exists() for portrait in portraits)
 
     def load_motion_encoder(self) -> None:
@@ -83,7 +86,8 @@ class Reenactor:
         Raises:
             AssetMissingError, InputFileError: if its weights are missing or damaged.
         """
-        self._motion_encoder = load_motion_encoder().to(self.device)
+        encoder = load_compact_motion_encoder() if self.config.motion == "synthetic" else load_motion_encoder()
+        self._motion_encoder = encoder.to(self.device)
 
     @torch.inference_mode()
     def load_frame(self, portrait: PreparedPortrait) -> Frame:
@@ -100,7 +104,7 @@ class Reenactor:
     def _motion(self, portrait: PreparedPortrait, params: HeadParams) -> Tensor:
         if self.network.config.motion_kind == "flame":
             return params.flame_motion()
-        stored = portrait.load_motion()
+        stored = portrait.load_motion() if self.config.motion == "stored" else None
         if stored is not None:
             return torch.from_numpy(stored)[None].to(self.device)
         if self._motion_encoder is None:

@@ -96,3 +96,16 @@ def test_a_surface_is_posed_as_rendered(frames: tuple[Reenactor, list[Frame]]) -
     reenactor.config = replace(reenactor.config, shape_level=1e6)
     with pytest.raises(UserError, match="no mesh: level: expected between .* choose another --shape-level"):
         reenactor.surface(source, render, view)
+
+
+def test_motion_can_be_read_from_pictures_by_our_encoder(
+    tiny_pdfgc_network: Path, prepared_folder: Callable[..., Path]
+) -> None:
+    folder = PortraitFolder(prepared_folder("a"))
+    config = ReenactConfig(tiny_pdfgc_network, folder.root, folder.root, folder.root, motion="synthetic")
+    reenactor = Reenactor(config)
+    assert reenactor.needs_motion_encoder(folder.items())  # although there is a stored vector
+    reenactor.load_motion_encoder()
+    read = reenactor.load_frame(folder.items()[0]).motion
+    stored = Reenactor(replace(config, motion="stored")).load_frame(folder.items()[0]).motion
+    assert read.shape == stored.shape == (1, 548) and not torch.allclose(read, stored)
