@@ -73,6 +73,7 @@ class SupervisionConfig:
         genhead: network file of the first.
         parameters: folder with the four published .npy files, for the first.
         truncation_psi: of GenHead's styles.
+        frontal_probability: of telling GenHead a frontal camera instead of the source's (0 as published).
         pool: for the second: a database of clips or a folder of write_synthetic_portraits; None: rendered on line.
         workers: processes that render or load subjects.
         cross_driving: rendered on line: the driving picture shows another person.
@@ -82,6 +83,7 @@ class SupervisionConfig:
     genhead: Path | None = None
     parameters: Path | None = None
     truncation_psi: float = 0.95
+    frontal_probability: float = 0.0
     pool: Path | None = None
     workers: int = 0
     cross_driving: bool = False

@@ -17,6 +17,7 @@ YAW_LIMIT_RAD, PITCH_LIMIT_RAD, ROLL_LIMIT_RAD = 0.78, 0.45, 0.25
 PITCH_MEAN_RAD = 0.2
 PIVOT_MEAN, PIVOT_LIMIT = (0.0, 0.0, 0.09), 0.03
 RADIUS_MIN, RADIUS_MAX = 3.65, 4.45
+FRONTAL_DISTANCE = 4.0
 
 
 def look_at_pose(
@@ -84,3 +85,10 @@ def replace_pose(camera: Tensor, cam2world: Tensor, chosen: Tensor | None = None
     """
     moved = join_camera(cam2world, split_camera(camera).intrinsics)
     return moved if chosen is None else torch.where(chosen[:, None], moved, camera)
+
+
+def frontal_camera(camera: Tensor) -> Tensor:
+    """Return the cameras (B, 25) before the head, at distance 4, with the intrinsics of others (B, 25)."""
+    pose = torch.eye(4, device=camera.device).repeat(len(camera), 1, 1)
+    pose[:, 2, 3] = FRONTAL_DISTANCE
+    return join_camera(pose, split_camera(camera).intrinsics)

@@ -13,7 +13,7 @@ from torch import Tensor
 from portrait4d.data.parameter_bank import VIEWS, ParameterBank, SubjectViews
 from portrait4d.geometry.flame import HeadModel
 from portrait4d.geometry.head_params import HeadParams
-from portrait4d.geometry.lookat_cameras import CAMERA_DRAWS, random_camera_pose, replace_pose
+from portrait4d.geometry.lookat_cameras import CAMERA_DRAWS, frontal_camera, random_camera_pose, replace_pose
 from portrait4d.geometry.neck_pose import camera_for_posed_neck
 from portrait4d.models.genhead import GenHead, GenHeadOptions
 from portrait4d.models.outputs import GenHeadRender
@@ -47,6 +47,8 @@ class GenHeadSupervisionConfig:
         resolution: rays a side.
         chunk: subjects, of three pictures each, made at once.
         dtype: of GenHead's networks; volume rendering stays in float32.
+        frontal_probability: of telling GenHead a frontal camera instead of the subject's first one; 0 as published,
+            where it is prepared (1/2) and never used.
     """
 
     static: bool = False
@@ -55,6 +57,7 @@ class GenHeadSupervisionConfig:
     resolution: int = 64
     chunk: int = 4
     dtype: torch.dtype = torch.float32
+    frontal_probability: float = 0.0
 
 
 class CameraDraws(NamedTuple):
@@ -167,6 +170,7 @@ class _Draws(NamedTuple):
     stratified: Tensor
     importance: Tensor
     sample_seed: Tensor
+    frontal_coins: Tensor
 
 
 class GenHeadSupervision:
@@ -223,7 +227,8 @@ class GenHeadSupervision:
         jitter = sample_jitter(count, self.config.resolution**2, *depths, generator)
         seeds = torch.randint(2**62, (subjects,), generator=generator)
         stratified, importance = (numbers.unflatten(0, (subjects, VIEWS)) for numbers in jitter)
-        return _Draws(latent, poses, coins, stratified, importance, seeds)
+        frontal_coins = torch.rand(subjects, generator=generator)
+        return _Draws(latent, poses, coins, stratified, importance, seeds, frontal_coins)
 
     def _take(self, group: SubjectViews | _Draws, part: slice) -> SubjectViews | _Draws:
         """Take some subjects to GenHead's device."""
@@ -232,6 +237,9 @@ class GenHeadSupervision:
 
     def _make(self, views: SubjectViews, draws: _Draws, is_still: Tensor) -> SupervisedBatch:
         planned = plan_views(self.genhead.head, views, CameraDraws(draws.poses.flatten(0, 1), draws.coins.flatten()))
+        told = planned.condition_camera
+        frontal = (draws.frontal_coins < self.config.frontal_probability).repeat_interleave(VIEWS)[:, None]
+        planned = planned._replace(condition_camera=torch.where(frontal, frontal_camera(told), told))
         render = self._render(planned, draws)
         samples = _sample_planes(render, draws.sample_seed.tolist())
         return arrange_views(self._describe(render, planned), planned, is_still, samples)

@@ -11,14 +11,11 @@ import torch
 from torch import Tensor
 
 from portrait4d.config.recon_training import PseudoViewConfig
-from portrait4d.geometry.cameras import join_camera, split_camera
-from portrait4d.geometry.lookat_cameras import CAMERA_DRAWS, random_camera_pose, replace_pose
+from portrait4d.geometry.lookat_cameras import CAMERA_DRAWS, frontal_camera, random_camera_pose, replace_pose
 from portrait4d.losses.reconstruction import teacher_box_scale
 from portrait4d.models.reconstructor import Reconstructor, RenderOptions
 from portrait4d.rendering.mesh_maps import landmarks_2d
 from portrait4d.training.supervision import MotionOf, SupervisedBatch
-
-FRONTAL_DISTANCE = 4.0
 
 
 class PseudoDraws(NamedTuple):
@@ -92,10 +89,3 @@ class PseudoViews:
             return torch.ones(len(batch))
         camera = frontal_camera(batch.camera)
         return teacher_box_scale(landmarks_2d(self.network.head, batch.params, camera, batch.target_image.shape[-1]))
-
-
-def frontal_camera(camera: Tensor) -> Tensor:
-    """Return the cameras (B, 25) before the head, at distance 4, with the intrinsics of others (B, 25)."""
-    pose = torch.eye(4, device=camera.device).repeat(len(camera), 1, 1)
-    pose[:, 2, 3] = FRONTAL_DISTANCE
-    return join_camera(pose, split_camera(camera).intrinsics)

@@ -79,7 +79,8 @@ class ReconTask(Task[SupervisedBatch]):
         adversarial = config.adversarial
         self.r1 = R1Weights(adversarial.gamma, adversarial.gamma_uv, adversarial.gamma_seg, mask_alone=True)
         is_static = self.motion_strength == 0
-        self.validation = Validation(config.validation, config.network, head, config.motion, is_static)
+        shown = self.perceptual if loss.perceptual == "lpips" else None  # random weights measure nothing
+        self.validation = Validation(config.validation, config.network, head, config.motion, is_static, shown)
 
     def prepare_networks(self, generator: Reconstructor, discriminator: Discriminator) -> None:
         """Change new networks before anything else sees them."""

@@ -155,6 +155,7 @@ def _genhead_supervision(config: ReconV1Training, ranks: Ranks) -> GenHeadSuperv
         resolution=config.resolution.initial,
         chunk=config.run.chunk_size,
         dtype=getattr(torch, config.optim.precision),
+        frontal_probability=wanted.frontal_probability,
     )
     return GenHeadSupervision(
         network, ParameterBank.load(wanted.parameters), motion_reader(config.motion, ranks.device), settings

@@ -13,6 +13,7 @@ from torch import Tensor
 from portrait4d.config.networks import ReconstructorConfig
 from portrait4d.config.recon_training import MotionSource, ValidationConfig
 from portrait4d.geometry.flame import HeadModel
+from portrait4d.losses.reconstruction import Perceptual
 from portrait4d.metrics.image_quality import depth_error, mask_overlap, psnr, ssim
 from portrait4d.models.outputs import HeadRender
 from portrait4d.ops.resize import resize_antialiased
@@ -36,6 +37,7 @@ class Validation:
         motion: where motion vectors come from; with vectors that are not read from pictures another person's are the
             same, and there is no "cross".
         static: the model has no motion: subjects show one motion from several sides.
+        perceptual: a learned distance to report too ("lpips"), or None.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class Validation:
         head: HeadModel,
         motion: MotionSource,
         static: bool = False,
+        perceptual: Perceptual | None = None,
     ) -> None:
         self.config, self.network, self.head, self.motion, self.static = config, network, head, motion, static
+        self.perceptual = perceptual
         self._subjects: dict[str, SupervisedBatch] = {}
 
     @property
@@ -89,7 +93,10 @@ class Validation:
                     "mean_": mean.expand_as(part.target_image),
                 }
                 for name, answer in answers.items():
-                    for measure, values in compare_pictures(answer, part).items():
+                    measures = compare_pictures(answer, part)
+                    if self.perceptual is not None:
+                        measures["lpips"] = self.perceptual(answer, part.target_image).flatten()
+                    for measure, values in measures.items():
                         rows.setdefault(name + measure, []).append(values)
                 for measure, values in compare_shapes(picture, part).items():
                     rows.setdefault(measure, []).append(values)

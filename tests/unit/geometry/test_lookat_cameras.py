@@ -8,6 +8,7 @@ import torch
 from portrait4d.geometry.cameras import intrinsics_from_fov, join_camera, project_points, split_camera
 from portrait4d.geometry.lookat_cameras import (
     CAMERA_DRAWS,
+    frontal_camera,
     look_at_pose,
     random_camera_pose,
     replace_pose,
@@ -101,3 +102,10 @@ def test_chosen_cameras_get_other_poses_and_keep_their_intrinsics() -> None:
 def test_another_number_of_columns_is_refused() -> None:
     with pytest.raises(ValueError, match=r"draws: expected \(\.\.\., 7\), got \(2, 6\)"):
         random_camera_pose(torch.zeros(2, 6))
+
+
+def test_the_frontal_camera_keeps_the_intrinsics() -> None:
+    camera = replace_pose(join_camera(torch.eye(4)[None], intrinsics_from_fov(20.0)[None]), sample_camera_poses(1))
+    pose, intrinsics = split_camera(frontal_camera(camera))
+    assert torch.equal(pose[0, :3, :3], torch.eye(3)) and pose[0, :3, 3].tolist() == [0, 0, 4]
+    assert torch.equal(intrinsics, split_camera(camera).intrinsics)

@@ -160,3 +160,9 @@ def test_chosen_samples_follow_the_permutation() -> None:
     assert choose_samples(usable, permutation).tolist() == [5, 1, 4, 2]
     with pytest.raises(ValueError, match="permutation: expected one of 4 usable samples, got one of 3"):
         choose_samples(usable, permutation[:3])
+
+
+def test_genhead_may_be_told_a_frontal_camera(genhead: GenHead) -> None:
+    own, frontal = sample(genhead), sample(genhead, frontal_probability=1.0)
+    assert torch.equal(own.camera, frontal.camera)  # only what the mapping network hears changes
+    assert not torch.allclose(own.target_image, frontal.target_image, atol=1e-4)

@@ -102,3 +102,9 @@ def test_head_and_shapes_are_compared_inside_the_mask() -> None:
     shown.depth = torch.where(DATA.target_mask > 0, DATA.depth + 0.3, DATA.depth + 9)
     assert compare_shapes(shown, DATA)["depth_error"].tolist() == pytest.approx([0.3] * COUNT, rel=1e-4)
     assert "depth_error" not in compare_shapes(shown, replace(DATA, depth=None))
+
+
+def test_a_learned_distance_is_reported_if_there_is_one(measured: Validation) -> None:
+    measured.perceptual = lambda first, second: (first - second).abs().mean(dim=(1, 2, 3))
+    found = measured.measure(perfect)
+    assert found["Valid/self/lpips"] == 0 and found["Valid/self/copy_lpips"] > 0
