@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from portrait4d.data.image_io import load_image
@@ -88,7 +89,8 @@ def test_a_killed_run_goes_on_by_the_same_command(portrait_pool: Path, tmp_path:
     longer = (f"supervision.pool={portrait_pool}", "run.kimg=0.016", "run.image_ticks=99", "run.network_ticks=99")
     straight = TRAINING.finish(tmp_path / "straight", *longer)
     broken = tmp_path / "broken"
-    with started(SCRIPT, *ARGUMENTS, "--outdir", broken, *longer) as process:
+    threads = str(torch.get_num_threads())  # sums depend on it, and the other runs are in this process
+    with started(SCRIPT, *ARGUMENTS, "--outdir", broken, *longer, OMP_NUM_THREADS=threads) as process:
         deadline = time.monotonic() + 200
         while not (broken / TRAINING.name / "state-0000000008.safetensors").exists():
             assert time.monotonic() < deadline and process.poll() is None

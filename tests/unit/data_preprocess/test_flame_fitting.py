@@ -1,5 +1,6 @@
 """Fitting's reduced head against the whole one, its energies in closed form, and the published schedule."""
 
+import copy
 import math
 from dataclasses import replace
 
@@ -79,21 +80,25 @@ def test_mesh_term_and_its_gradient_are_those_of_the_whole_mesh(head: HeadModel,
     moved = random_params(3, jaw=initial.pose[:, 3:])
     outside = torch.ones(len(head.template), dtype=torch.bool)
     outside[head.region("eyelids")] = False
+    precise = copy.deepcopy(head).double()  # the gaze's gradient is the small difference of large numbers
     gradients, values = [], []
     for whole in (True, False):
-        shape, expression, eye = (t.clone().requires_grad_() for t in (moved.shape, moved.expression, moved.eye_pose))
-        params = HeadParams(shape, expression, moved.pose, eye[:, :3].repeat(1, 2))
+        kind = torch.float64 if whole else torch.float32
+        leaves = (moved.shape, moved.expression, moved.eye_pose)
+        shape, expression, eye = (t.to(kind, copy=True).requires_grad_() for t in leaves)
+        params = HeadParams(shape, expression, moved.pose.to(kind), eye[:, :3].repeat(1, 2))
         if whole:
-            start = HeadParams(initial.shape, initial.expression, params.pose, params.eye_pose)
-            value = ((head(params) - head(start).detach())[:, outside] ** 2).mean()
+            start = HeadParams(initial.shape.double(), initial.expression.double(), params.pose, params.eye_pose)
+            value = ((precise(params) - precise(start).detach())[:, outside] ** 2).mean()
         else:
             value = parts.mesh_term(initial)(params)
         value.backward()
         values.append(value.item())
         gradients.append([shape.grad, expression.grad, eye.grad])
     assert values[1] == pytest.approx(values[0], rel=1e-4)
-    for ours, wanted in zip(gradients[1], gradients[0], strict=True):
-        torch.testing.assert_close(ours, wanted, atol=1e-3 * wanted.abs().max().item(), rtol=0)
+    # In float32 the gaze's, a sum that almost cancels, is good to 1.6e-3 with two threads.
+    for ours, wanted, tolerance in zip(gradients[1], gradients[0], (1e-3, 1e-3, 5e-3), strict=True):
+        torch.testing.assert_close(ours.double(), wanted, atol=tolerance * wanted.abs().max().item(), rtol=0)
 
 
 def test_targets() -> None:
