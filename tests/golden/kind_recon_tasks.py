@@ -17,11 +17,11 @@ from torch import Tensor
 from portrait4d.config.recon_training import PseudoViewConfig, ReconV1Training, ReconV2Training
 from portrait4d.geometry.face_alignment import motion_crop
 from portrait4d.geometry.head_params import HeadParams
-from portrait4d.geometry.lookat_cameras import random_camera_pose
+from portrait4d.geometry.lookat_cameras import FRONTAL_DISTANCE, frontal_camera, random_camera_pose
 from portrait4d.losses.adversarial import real_inputs
 from portrait4d.losses.regularizers import pair_points
 from portrait4d.models.discriminator import DiscriminatorInput
-from portrait4d.training.pseudo_views import FRONTAL_DISTANCE, PseudoDraws, PseudoViews, frontal_camera
+from portrait4d.training.pseudo_views import PseudoDraws, PseudoViews
 from portrait4d.training.recon_task import ReconTask
 from portrait4d.training.recon_v1_task import ReconV1Task
 from portrait4d.training.recon_v2_task import ReconV2Task

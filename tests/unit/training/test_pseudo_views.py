@@ -10,12 +10,12 @@ from portrait4d.config.recon_training import PseudoViewConfig
 from portrait4d.geometry.cameras import split_camera
 from portrait4d.geometry.flame import HeadModel
 from portrait4d.geometry.head_params import HeadParams
-from portrait4d.geometry.lookat_cameras import random_camera_pose, replace_pose
+from portrait4d.geometry.lookat_cameras import frontal_camera, random_camera_pose, replace_pose
 from portrait4d.losses.reconstruction import teacher_box_scale
 from portrait4d.models.reconstructor import RenderOptions
 from portrait4d.rendering.mesh_maps import landmarks_2d
 from portrait4d.training import pseudo_views
-from portrait4d.training.pseudo_views import PseudoDraws, PseudoViews, frontal_camera
+from portrait4d.training.pseudo_views import PseudoDraws, PseudoViews
 from portrait4d.training.supervision import SupervisedBatch
 from tests.conftest import build_tiny
 from tests.helpers.supervised_batches import wavy_batch
