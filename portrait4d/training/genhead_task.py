@@ -18,8 +18,6 @@ from portrait4d.geometry.neck_pose import camera_for_posed_neck
 from portrait4d.losses.adversarial import (
     R1Weights,
     blur_fakes,
-    compute_r1,
-    fake_verdict_loss,
     real_inputs,
     real_verdict_loss,
 )
@@ -37,6 +35,7 @@ from portrait4d.rendering.mesh_maps import pose_vertices, render_correspondence
 from portrait4d.rendering.ray_sampling import sample_jitter
 from portrait4d.training.augmentation import AugmentController
 from portrait4d.training.conditioning import sample_conditioning
+from portrait4d.training.discriminator_phases import learn_smoothness, learn_verdicts, record_scores
 from portrait4d.training.distributed import Ranks
 from portrait4d.training.fake_conditions import FakeConditions, build_conditions, draw_condition_rows
 from portrait4d.training.grids import GridTiles, depth_picture
@@ -194,8 +193,7 @@ class GenHeadTask(Task[GenHeadChunk]):
     def _judge_fakes(self, render: GenHeadRender, fakes: FakeHeads, step: Step) -> Tensor:
         inputs = DiscriminatorInput(render.image_sr.float(), render.image, render.correspondence, render.mask)
         logits = self._judge(blur_fakes(inputs, self.blur(step.moment)), fakes.asked.camera_upright, step)
-        step.record("Loss/scores/fake", logits)
-        step.record("Loss/signs/fake", logits.sign())
+        record_scores("fake", logits, step)
         return logits
 
     def _generate(self, fakes: FakeHeads, step: Step) -> None:
@@ -224,23 +222,13 @@ class GenHeadTask(Task[GenHeadChunk]):
     def _discriminate(self, chunk: GenHeadChunk, fakes: FakeHeads, step: Step) -> None:
         with torch.no_grad():
             render = self.make_heads(self.generator, fakes, step, update_average=True)
-        fake = fake_verdict_loss(self._judge_fakes(render, fakes, step))
-        step.backward(fake.mean() * step.phase.gain)
-        logits = self._judge(chunk.reals, chunk.camera, step)
-        real = real_verdict_loss(logits)
-        step.record("Loss/scores/real", logits)
-        step.record("Loss/signs/real", logits.sign())
-        step.record("Loss/D/loss", fake.detach() + real)
+        fake_logits = self._judge_fakes(render, fakes, step)
+        logits = learn_verdicts(fake_logits, lambda: self._judge(chunk.reals, chunk.camera, step), step)
         self.controller.note(logits)
-        step.backward(real.mean() * step.phase.gain)
 
     def _regularise_discriminator(self, chunk: GenHeadChunk, step: Step) -> None:
-        if not self.r1.active:
-            return
-        penalty = compute_r1(lambda inputs: self._judge(inputs, chunk.camera, step), chunk.reals, self.r1)
-        step.record("Loss/r1_penalty", penalty.image)
-        step.record("Loss/D/reg", penalty.weighted)
-        step.backward(penalty.weighted.mean() * step.phase.gain)
+        if self.r1.active:
+            learn_smoothness(lambda inputs: self._judge(inputs, chunk.camera, step), chunk.reals, self.r1, step)
 
     def end_iteration(self, record: Record) -> None:
         """Adapt the augmentation."""

@@ -58,11 +58,9 @@ class PseudoViews:
         """Do so with given draws; a motion is kept where `keep` is below 1 - probability."""
         camera = replace_pose(batch.camera, random_camera_pose(draws.camera))
         head = self.network.head
-        scale = torch.zeros(len(batch), 1, 1, device=camera.device)
-        source = self.network.encode_source(batch.driving_image, batch.driving_motion, scale)
-        planes = self.network.generate_planes(source, batch.driving_motion, scale)
+        planes, background = self._reconstruct(batch)
         deformation = self.network.head_pose_field(batch.params)
-        view = self.network.render(planes, source.background, camera, deformation, RenderOptions(resolution))
+        view = self.network.render(planes, background, camera, deformation, RenderOptions(resolution))
         landmarks = landmarks_2d(head, batch.params, camera, view.image_sr.shape[-1])
         read = self.motion(view.image_sr.float(), landmarks, batch.params)
         kept = draws.keep[:, None] < 1 - self.config.motion_probability
@@ -72,16 +70,20 @@ class PseudoViews:
     def show(self, batch: SupervisedBatch, camera: Tensor, resolution: int) -> TeacherView:
         """Show the driving picture's head, its neck unrotated, from a camera (B, 25)."""
         scales = self.box_scales(batch)
-        scale = torch.zeros(len(batch), 1, 1, device=camera.device)
-        source = self.network.encode_source(batch.driving_image, batch.driving_motion, scale)
-        planes = self.network.generate_planes(source, batch.driving_motion, scale)
+        planes, background = self._reconstruct(batch)
         views = []
         for k, box_scale in enumerate(scales.tolist()):
             one = slice(k, k + 1)
             options = RenderOptions(resolution, box_scale=box_scale)
-            view = self.network.render(planes[one], source.background[one], camera[one], None, options)
+            view = self.network.render(planes[one], background[one], camera[one], None, options)
             views.append(TeacherView(view.image_sr.float(), view.mask))
         return TeacherView(*(torch.cat(parts) for parts in zip(*views, strict=True)))
+
+    def _reconstruct(self, batch: SupervisedBatch) -> tuple[Tensor, Tensor]:
+        """Return planes and background of the driving picture's head, without motion of its own."""
+        scale = torch.zeros(len(batch), 1, 1, device=batch.camera.device)
+        source = self.network.encode_source(batch.driving_image, batch.driving_motion, scale)
+        return self.network.generate_planes(source, batch.driving_motion, scale), source.background
 
     def box_scales(self, batch: SupervisedBatch) -> Tensor:
         """Return the factor (B,) on the cube's side of each head, see `teacher_box_scale`."""

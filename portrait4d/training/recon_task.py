@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from portrait4d.config.recon_training import ReconLossConfig, ReconV1Training, ReconV2Training
 from portrait4d.data.image_io import image_grid
-from portrait4d.losses.adversarial import R1Weights, compute_r1, fake_verdict_loss, real_inputs, real_verdict_loss
+from portrait4d.losses.adversarial import R1Weights, real_inputs, real_verdict_loss
 from portrait4d.losses.reconstruction import (
     HeadPictures,
     absolute_loss,
@@ -31,6 +31,7 @@ from portrait4d.models.reconstructor import Reconstructor, RenderOptions
 from portrait4d.rendering.mesh_maps import landmarks_2d
 from portrait4d.rendering.ray_sampling import sample_jitter
 from portrait4d.rendering.triplanes import TriPlanes
+from portrait4d.training.discriminator_phases import learn_smoothness, learn_verdicts, record_scores
 from portrait4d.training.distributed import Ranks
 from portrait4d.training.grids import GridTiles, depth_picture
 from portrait4d.training.head_choice import load_head
@@ -202,8 +203,7 @@ class ReconTask(Task[SupervisedBatch]):
     def _judge_render(self, render: HeadRender, batch: SupervisedBatch, step: Step) -> Tensor:
         inputs = DiscriminatorInput(render.image_sr.float(), render.image, batch.target_correspondence, render.mask)
         logits = self._judge(inputs, batch, step)
-        step.record("Loss/scores/fake", logits)
-        step.record("Loss/signs/fake", logits.sign())
+        record_scores("fake", logits, step)
         return logits
 
     def _reals(self, batch: SupervisedBatch, step: Step) -> DiscriminatorInput:
@@ -214,22 +214,12 @@ class ReconTask(Task[SupervisedBatch]):
     def _discriminate(self, batch: SupervisedBatch, step: Step) -> None:
         with torch.no_grad():
             render = self.predict(self.generator, batch, step)
-        fake = fake_verdict_loss(self._judge_render(render, batch, step))
-        step.backward(fake.mean() * step.phase.gain)
-        logits = self._judge(self._reals(batch, step), batch, step)
-        real = real_verdict_loss(logits)
-        step.record("Loss/scores/real", logits)
-        step.record("Loss/signs/real", logits.sign())
-        step.record("Loss/D/loss", fake.detach() + real)
-        step.backward(real.mean() * step.phase.gain)
+        fake_logits = self._judge_render(render, batch, step)
+        learn_verdicts(fake_logits, lambda: self._judge(self._reals(batch, step), batch, step), step)
 
     def _regularise_discriminator(self, batch: SupervisedBatch, step: Step) -> None:
-        if not self.r1.active:
-            return
-        penalty = compute_r1(lambda inputs: self._judge(inputs, batch, step), self._reals(batch, step), self.r1)
-        step.record("Loss/r1_penalty", penalty.image)
-        step.record("Loss/D/reg", penalty.weighted)
-        step.backward(penalty.weighted.mean() * step.phase.gain)
+        if self.r1.active:
+            learn_smoothness(lambda inputs: self._judge(inputs, batch, step), self._reals(batch, step), self.r1, step)
 
     def draw_reals(self) -> Tensor:
         """Return the grid's subjects: source, driving, target side by side."""
