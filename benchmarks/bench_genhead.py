@@ -17,11 +17,10 @@ import torch
 from portrait4d.config.gan_networks import GenHeadConfig, tiny_genhead
 from portrait4d.geometry.cameras import intrinsics_from_fov, join_camera, orbit_cam2world
 from portrait4d.geometry.flame import HeadModel
-from portrait4d.inference.reenact import pick_device
 from portrait4d.inference.sample_heads import neutral_frames
 from portrait4d.models.checkpoints import load_genhead
 from portrait4d.models.genhead import GenHead, GenHeadOptions
-from portrait4d.ops.backend import keep_freed_memory
+from portrait4d.ops.backend import keep_freed_memory, pick_device
 from portrait4d.synthetic_heads.head_template import build_open_head
 
 CPU_RAYS_PER_CHUNK = 2048

@@ -11,8 +11,8 @@ from data_preprocess.portrait_job import PortraitJobConfig, PortraitTask, plan_t
 from portrait4d.data.portrait_folder import MOTION_VECTORS, PreparedPortrait
 from portrait4d.files.atomic import atomic_path
 from portrait4d.geometry.face_alignment import motion_crop
-from portrait4d.inference.reenact import pick_device
 from portrait4d.models.pretrained.motion_encoder import MotionEncoder, load_motion_encoder
+from portrait4d.ops.backend import pick_device
 
 MotionConfig = PortraitJobConfig
 

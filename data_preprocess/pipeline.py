@@ -32,7 +32,7 @@ from data_preprocess.prepared_files import (
 )
 from portrait4d.files.errors import InputFileError, UserError
 from portrait4d.files.read_ahead import map_in_order, read_ahead
-from portrait4d.inference.reenact import pick_device
+from portrait4d.ops.backend import pick_device
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from data_preprocess.pipeline import (
     say_what_is_left_out,
 )
 from portrait4d.files.errors import InputFileError, UserError
-from portrait4d.inference.reenact import pick_device
+from portrait4d.ops.backend import pick_device
 
 LOCAL = "local"
 """Stands for the address of a Ray that is started on this machine, and ends with the job."""

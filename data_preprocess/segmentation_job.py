@@ -16,7 +16,7 @@ from data_preprocess.portrait_job import PortraitJobConfig, PortraitTask, plan_t
 from portrait4d.data.image_io import save_image
 from portrait4d.data.portrait_folder import SEGMENTATIONS, PreparedPortrait
 from portrait4d.files.errors import InputFileError
-from portrait4d.inference.reenact import pick_device
+from portrait4d.ops.backend import pick_device
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ from portrait4d.data.portrait_folder import (
 from portrait4d.files.atomic import atomic_path
 from portrait4d.files.errors import InputFileError
 from portrait4d.geometry.flame import HeadModel
-from portrait4d.inference.reenact import pick_device
+from portrait4d.ops.backend import pick_device
 from portrait4d.training.head_choice import load_head
 
 

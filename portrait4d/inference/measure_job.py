@@ -25,7 +25,6 @@ from portrait4d.files.append import append_line
 from portrait4d.files.errors import InputFileError, UserError
 from portrait4d.geometry.mirroring import HeadMirror
 from portrait4d.inference.fake_heads import FakeHeads, share_size
-from portrait4d.inference.reenact import pick_device
 from portrait4d.metrics.evaluate import (
     Metric,
     NumberedImages,
@@ -38,6 +37,7 @@ from portrait4d.metrics.evaluate import (
 from portrait4d.metrics.feature_statistics import Capture, FeatureStatistics, merge_statistics
 from portrait4d.metrics.image_sets import ImageSet, load_batches, open_image_set
 from portrait4d.models.pretrained.detectors import load_detector
+from portrait4d.ops.backend import pick_device
 
 RUN_FILES = ("training_options.json", "config.yaml", "config.json")
 """A directory with one of these is a training run."""

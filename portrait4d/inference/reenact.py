@@ -22,7 +22,7 @@ from portrait4d.models.compact_motion_encoder import CompactMotionEncoder
 from portrait4d.models.outputs import HeadRender, SourceFeatures
 from portrait4d.models.pretrained.motion_encoder import MotionEncoder, load_motion_encoder
 from portrait4d.models.reconstructor import RenderOptions
-from portrait4d.ops.backend import keep_freed_memory
+from portrait4d.ops.backend import keep_freed_memory, pick_device
 from portrait4d.rendering.marching_cubes import Surface, extract_surface
 from portrait4d.rendering.ray_sampling import Jitter, sample_jitter
 from portrait4d.synthetic_heads.head_template import build_open_head
@@ -174,19 +174,6 @@ class Reenactor:
     def precision(self) -> torch.autocast:
         """Return the context in which networks run: automatic casting to the configured type."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device of a name; "auto" prefers CUDA.
-
-    Raises:
-        UserError: if CUDA is asked for and absent.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: this PyTorch finds no CUDA device; use --device cpu")
-    return torch.device(name)
 
 
 def _orbit_angles(config: ReenactConfig, step: int, steps: int) -> tuple[float, float]:

@@ -17,12 +17,11 @@ from portrait4d.data.sample_rows import SampleRows, open_sample_rows
 from portrait4d.files.errors import UserError
 from portrait4d.geometry.cameras import intrinsics_from_fov, join_camera, orbit_cam2world, project_points, split_camera
 from portrait4d.geometry.head_params import EXPRESSION_DIM, SHAPE_DIM, HeadParams
-from portrait4d.inference.reenact import pick_device
 from portrait4d.models.checkpoints import load_genhead
 from portrait4d.models.genhead import GenHeadOptions
 from portrait4d.models.outputs import GenHeadRender
 from portrait4d.models.stylegan_mapping import Truncation
-from portrait4d.ops.backend import keep_freed_memory
+from portrait4d.ops.backend import keep_freed_memory, pick_device
 from portrait4d.rendering.marching_cubes import Surface, extract_surface
 from portrait4d.rendering.mesh_maps import MESH_FOV_DEG
 from portrait4d.rendering.part_renderer import RayMasks, sample_parts

@@ -1,4 +1,4 @@
-"""Process-wide settings of the numerical back ends, and whether the native operations serve.
+"""Devices, process-wide settings of the numerical back ends, and whether the native operations serve.
 
 The native operations (`csrc/`) are optional: wherever one serves, a PyTorch version computes the same. The environment
 variable PORTRAIT4D_NATIVE decides, read at the first use:
@@ -29,6 +29,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from portrait4d.files.errors import UserError
 from portrait4d.ops.native_kernels import register_kernels
 
 SOURCES = Path(__file__).parent / "csrc"
@@ -43,6 +44,19 @@ _EXACT_FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-f
 CUDA_FLAGS = ("-std=c++17", "-O3", "-fmad=false")
 _logger = logging.getLogger(__name__)
 _switched_off = ContextVar("switched_off", default=False)
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of a name; "auto" prefers CUDA.
+
+    Raises:
+        UserError: if CUDA is asked for and absent.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: this PyTorch finds no CUDA device; use --device cpu")
+    return torch.device(name)
 
 
 def keep_freed_memory() -> bool:
