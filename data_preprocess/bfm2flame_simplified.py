@@ -1,9 +1,10 @@
 """Map Basel Face Model coefficients to frame labels by a small network: quick, no head model needed."""
 
-import sys
 from pathlib import Path
 
 import click
+
+from portrait4d.script_options import run_job
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
@@ -30,15 +31,8 @@ def main(**options: object) -> None:
     Bad files are named at the end, and make the exit status 1.
     """
     from data_preprocess.bfm_to_flame.convert_job import SimplifiedConfig, run_simplified
-    from portrait4d.files.errors import UserError
 
-    try:
-        report = run_simplified(SimplifiedConfig(**options))
-    except UserError as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(report.summary())
-    if report.failures:
-        sys.exit(1)
+    run_job(lambda: run_simplified(SimplifiedConfig(**options)))
 
 
 if __name__ == "__main__":

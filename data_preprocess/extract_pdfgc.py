@@ -1,9 +1,10 @@
 """Encode the motion of prepared portraits with the PD-FGC encoder."""
 
-import sys
 from pathlib import Path
 
 import click
+
+from portrait4d.script_options import rerun_options, run_job
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
@@ -25,26 +26,16 @@ import click
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to run.")
 @click.option("--batch", type=click.IntRange(1), default=32, help="Pictures at once.")
 @click.option("--workers", type=click.IntRange(0), default=2, help="Threads that read.")
-@click.option("--resume", is_flag=True, help="Keep what is there already, which is done anyway.")
-@click.option("--overwrite", is_flag=True, help="Do again what is there already.")
-def main(resume: bool, **options: object) -> None:
+@rerun_options
+def main(**options: object) -> None:
     """Write motion_feats/NAME.npy, 548 numbers, for each picture of align_images.
 
     Pictures that cannot be used are named with the reason, the others are done, and the exit status is 1. The same
     command goes on with a killed run.
     """
-    if resume and options["overwrite"]:
-        raise click.UsageError("--resume and --overwrite: expected one of them")
     from data_preprocess.motion_job import MotionConfig, extract_motion
-    from portrait4d.files.errors import UserError
 
-    try:
-        report = extract_motion(MotionConfig(**options))
-    except UserError as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(report.summary())
-    if report.failures:
-        sys.exit(1)
+    run_job(lambda: extract_motion(MotionConfig(**options)))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
 """Fit the head model to the landmarks of clips: one identity for all frames of a clip."""
 
-import sys
-
 import click
 
 from data_preprocess.fitting_options import fitting_options
+from portrait4d.script_options import run_job
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
@@ -16,15 +15,8 @@ def main(**options: object) -> None:
     frames are left out, named at the end, and make the exit status 1.
     """
     from data_preprocess.flame_fitting.fit_job import FitConfig, fit_clips
-    from portrait4d.files.errors import UserError
 
-    try:
-        report = fit_clips(FitConfig(**options))
-    except UserError as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(report.summary())
-    if report.failures:
-        sys.exit(1)
+    run_job(lambda: fit_clips(FitConfig(**options)))
 
 
 if __name__ == "__main__":

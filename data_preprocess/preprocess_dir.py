@@ -1,9 +1,10 @@
 """Prepare pictures and films: find faces, cut them out, and write landmarks and face-model coefficients beside them."""
 
-import sys
 from pathlib import Path
 
 import click
+
+from portrait4d.script_options import rerun_options, run_job
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
@@ -61,14 +62,13 @@ import click
     default="png",
     help="Of frames of films, and of pictures that are neither PNG nor JPEG; those keep their names.",
 )
-@click.option("--resume", is_flag=True, help="Keep what is there already, which is done anyway.")
-@click.option("--overwrite", is_flag=True, help="Do again what is there already.")
+@rerun_options
 @click.option(
     "--accept-unverified",
     is_flag=True,
     help="Open a TorchScript archive of the 68-point network although its sha256 is not the published one.",
 )
-def main(resume: bool, detector: str, ray_address: str | None, **options: object) -> None:
+def main(detector: str, ray_address: str | None, **options: object) -> None:
     """Prepare pictures and films.
 
     Writes align_images, 2dldmks_align, 3dldmks_align, bfm_params, bfm_vis (if the Basel Face Model is there) and
@@ -76,24 +76,17 @@ def main(resume: bool, detector: str, ray_address: str | None, **options: object
     Files that cannot be used are named with the reason, the others are done, and the exit status is 1. The same command
     goes on with a killed run.
     """
-    if resume and options["overwrite"]:
-        raise click.UsageError("--resume and --overwrite: expected one of them")
     from data_preprocess.pipeline import PreprocessConfig, run_preprocessing
-    from portrait4d.files.errors import UserError
 
-    try:
+    def run() -> object:
         config = PreprocessConfig(**options)
         if ray_address is None:
-            report = run_preprocessing(config)
-        else:
-            from data_preprocess.ray_job import run_on_ray
+            return run_preprocessing(config)
+        from data_preprocess.ray_job import run_on_ray
 
-            report = run_on_ray(config, ray_address)
-    except UserError as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(report.summary())
-    if report.failures:
-        sys.exit(1)
+        return run_on_ray(config, ray_address)
+
+    run_job(run)
 
 
 if __name__ == "__main__":

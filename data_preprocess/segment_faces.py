@@ -1,9 +1,10 @@
 """Write the head masks of prepared portraits with a face-parsing network."""
 
-import sys
 from pathlib import Path
 
 import click
+
+from portrait4d.script_options import rerun_options, run_job
 
 
 def _split(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
@@ -51,27 +52,17 @@ def _split(_context: click.Context, _parameter: click.Parameter, value: str | No
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to run.")
 @click.option("--batch", type=click.IntRange(1), default=8, help="Pictures at once.")
 @click.option("--workers", type=click.IntRange(0), default=2, help="Threads that read.")
-@click.option("--resume", is_flag=True, help="Keep what is there already, which is done anyway.")
-@click.option("--overwrite", is_flag=True, help="Do again what is there already.")
-def main(resume: bool, **options: object) -> None:
+@rerun_options
+def main(**options: object) -> None:
     """Write segs/NAME, a mask (head white, background black), for each picture of align_images.
 
     Needs the transformers library. The licence of the checkpoint is shown first; it is yours to keep to. Pictures that
     cannot be used are named with the reason, the others are done, and the exit status is 1. The same command goes on
     with a killed run.
     """
-    if resume and options["overwrite"]:
-        raise click.UsageError("--resume and --overwrite: expected one of them")
     from data_preprocess.segmentation_job import SegmentationConfig, segment_faces
-    from portrait4d.files.errors import UserError
 
-    try:
-        report = segment_faces(SegmentationConfig(**options))
-    except UserError as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(report.summary())
-    if report.failures:
-        sys.exit(1)
+    run_job(lambda: segment_faces(SegmentationConfig(**options)))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """Make up heads with GenHead and turn them before the camera."""
 
-import sys
 from pathlib import Path
 
 import click
 
-from portrait4d.script_options import field_of_view_option, machine_options, mesh_options, reference_options
+from portrait4d.script_options import field_of_view_option, machine_options, mesh_options, reference_options, run_job
 
 
 def parse_seeds(context: click.Context | None, parameter: click.Parameter | None, text: str) -> tuple[int, ...]:
@@ -72,17 +71,10 @@ def main(**options: object) -> None:
     Writes <outdir>/<seed>_<frame>.png; meshes, films and a grid on request.
     """
     from portrait4d.config.experiments import SampleHeadsConfig
-    from portrait4d.files.errors import UserError
     from portrait4d.inference.sample_heads_job import run_sampling
 
     config = SampleHeadsConfig(**options)
-    try:
-        report = run_sampling(config)
-    except UserError as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(report.summary(config.outdir))
-    if report.failures:
-        sys.exit(1)
+    run_job(lambda: run_sampling(config), config.outdir)
 
 
 if __name__ == "__main__":

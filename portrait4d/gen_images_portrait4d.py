@@ -1,11 +1,10 @@
 """Reenact source portraits with driving portraits: the head of the one, the motion of the other."""
 
-import sys
 from pathlib import Path
 
 import click
 
-from portrait4d.script_options import field_of_view_option, machine_options, mesh_options, reference_options
+from portrait4d.script_options import field_of_view_option, machine_options, mesh_options, reference_options, run_job
 
 EXAMPLES = Path(__file__).parent / "examples"
 
@@ -84,17 +83,10 @@ def main(**options: object) -> None:
     strips, single frames and results.jsonl; meshes, films and a grid on request.
     """
     from portrait4d.config.experiments import ReenactConfig
-    from portrait4d.files.errors import UserError
     from portrait4d.inference.reenact_job import run_reenactment
 
     config = ReenactConfig(**options)
-    try:
-        report = run_reenactment(config)
-    except UserError as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(report.summary(config.outdir))
-    if report.failures:
-        sys.exit(1)
+    run_job(lambda: run_reenactment(config), config.outdir)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Options that several scripts share, so that they mean the same everywhere."""
 
+import functools
 import importlib
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,6 +41,10 @@ _MACHINE = (
 )
 
 
+_RERUN = (
+    click.option("--resume", is_flag=True, help="Keep what is there already, which is done anyway."),
+    click.option("--overwrite", is_flag=True, help="Do again what is there already."),
+)
 _WITHOUT_EFFECT = tuple(
     click.option(
         name, type=kind, default=None, expose_value=False, help="Accepted for old command lines, without effect."
@@ -66,6 +72,39 @@ def field_of_view_option(default_is: str) -> Decorator:
     """Return the option --fov-deg, whose help says what the default is."""
     kind = click.FloatRange(0, 180, min_open=True, max_open=True)
     return click.option("--fov-deg", type=kind, default=None, help=f"Field of view; default: {default_is}.")
+
+
+def rerun_options(command: Callable) -> Callable:
+    """Add --resume and --overwrite to a click command, which gets `overwrite`; both at once are refused."""
+
+    @functools.wraps(command)
+    def checked(resume: bool, **options: object) -> object:
+        if resume and options["overwrite"]:
+            raise click.UsageError("--resume and --overwrite: expected one of them")
+        return command(**options)
+
+    return _add(_RERUN, checked)
+
+
+def run_job(job: Callable, *where: object) -> None:
+    """Run a job over many files, say what it did, and exit with 1 if something could not be done.
+
+    Args:
+        job: returns a report with `failures` and `summary(*where)`.
+        where: what the summary is told.
+
+    Raises:
+        click.ClickException: nothing could be done at all.
+    """
+    from portrait4d.files.errors import UserError
+
+    try:
+        report = job()
+    except UserError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(report.summary(*where))
+    if report.failures:
+        sys.exit(1)
 
 
 def training_options(default_config: str, default_outdir: str) -> Decorator:

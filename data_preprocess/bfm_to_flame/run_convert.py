@@ -1,9 +1,10 @@
 """Convert Basel Face Model coefficients to FLAME parameters by fitting meshes."""
 
-import sys
 from pathlib import Path
 
 import click
+
+from portrait4d.script_options import run_job
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
@@ -36,15 +37,8 @@ def main(**options: object) -> None:
     end, and make the exit status 1.
     """
     from data_preprocess.bfm_to_flame.convert_job import MeshConfig, run_mesh_transfer
-    from portrait4d.files.errors import UserError
 
-    try:
-        report = run_mesh_transfer(MeshConfig(**options))
-    except UserError as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(report.summary())
-    if report.failures:
-        sys.exit(1)
+    run_job(lambda: run_mesh_transfer(MeshConfig(**options)))
 
 
 if __name__ == "__main__":
