@@ -9,15 +9,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from portrait4d.data.image_io import from_uint8
 from portrait4d.data.record_arrays import clip_arrays
-from portrait4d.data.record_stores import MotionFunction, open_records, record_errors, rescale_camera
+from portrait4d.data.record_dataset import RecordDataset
+from portrait4d.data.record_stores import MotionFunction, record_errors, rescale_camera
 from portrait4d.data.records import CLIP
 from portrait4d.data.sampling import subset_indices
-from portrait4d.files.errors import InputFileError
-from portrait4d.geometry.head_params import LABEL_DIM, split_label
+from portrait4d.geometry.head_params import split_label
 from portrait4d.geometry.head_rotation import rectify_head_rotations
 from portrait4d.geometry.mirroring import HeadMirror
 
@@ -50,7 +49,7 @@ class ClipItem(NamedTuple):
     frames: Tensor
 
 
-class ClipDataset(Dataset[ClipItem]):
+class ClipDataset(RecordDataset[ClipItem]):
     """The clips of a database; an item is two frames of a clip, drawn anew at each reading.
 
     Args:
@@ -86,33 +85,10 @@ class ClipDataset(Dataset[ClipItem]):
                 "mirror: expected flame_motion or compute_motion with it, got neither; stored PD-FGC motion vectors "
                 "have no mirror image"
             )
-        self.store = open_records(path, CLIP)
-        if not len(self.store):
-            raise InputFileError(path, "holds no record")
-        self.flame_motion, self.mirror, self.compute_motion = flame_motion, mirror, compute_motion
+        super().__init__(path, CLIP, lambda fields: clip_arrays(fields).images.shape[1], mirror)
+        self.flame_motion, self.compute_motion = flame_motion, compute_motion
         self.rescale_old_camera = rescale_old_camera
-        with self.store.fields(0) as fields, record_errors(self.store, 0):
-            self.resolution = clip_arrays(fields).images.shape[1]
-        chosen = subset_indices(len(self.store), max_size, seed)
-        copies = 1 if mirror is None else 2
-        self.record_indices = np.tile(chosen, copies)
-        self.is_mirrored = np.arange(copies * len(chosen)) >= len(chosen)
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(3, R, R)."""
-        return 3, self.resolution, self.resolution
-
-    @property
-    def label_shape(self) -> tuple[int]:
-        """(437,)."""
-        return (LABEL_DIM,)
-
-    def __len__(self) -> int:
-        return len(self.record_indices)
-
-    def __getitem__(self, index: int) -> ClipItem:
-        return self.load(index)
+        self.choose_records(subset_indices(len(self.store), max_size, seed))
 
     def frame_count(self, index: int) -> int:
         """Return how many frames the clip of item `index` has.
@@ -120,7 +96,7 @@ class ClipDataset(Dataset[ClipItem]):
         Raises:
             IndexError, InputFileError: as `load`.
         """
-        record = self._record(index)
+        record = self.record_of(index)
         with self.store.fields(record) as fields, record_errors(self.store, record):
             return len(clip_arrays(fields).images)
 
@@ -141,7 +117,7 @@ class ClipDataset(Dataset[ClipItem]):
             ValueError: a frame number that the clip does not have.
             IndexError, InputFileError: as `load`.
         """
-        record = self._record(index)
+        record = self.record_of(index)
         rows = [source, driving]
         with self.store.fields(record) as fields:
             with record_errors(self.store, record):
@@ -175,8 +151,3 @@ class ClipDataset(Dataset[ClipItem]):
         labels = rescale_camera(labels, self.resolution) if self.rescale_old_camera else labels.copy()
         labels[:, _HEAD_ROTATION] = rectify_head_rotations(labels[:, _HEAD_ROTATION])
         return labels
-
-    def _record(self, index: int) -> int:
-        if not 0 <= index < len(self):
-            raise IndexError(f"index: expected 0 to {len(self) - 1}, got {index}")
-        return int(self.record_indices[index])

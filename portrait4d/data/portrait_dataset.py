@@ -11,14 +11,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from portrait4d.data.record_arrays import still_label, still_motion, still_picture, still_side
-from portrait4d.data.record_stores import open_records, record_errors, rescale_camera
+from portrait4d.data.record_dataset import RecordDataset
+from portrait4d.data.record_stores import record_errors, rescale_camera
 from portrait4d.data.records import STILL, Fields
 from portrait4d.data.sampling import subset_indices
-from portrait4d.files.errors import InputFileError
-from portrait4d.geometry.head_params import LABEL_DIM, HeadParams, split_label
+from portrait4d.geometry.head_params import HeadParams, split_label
 from portrait4d.geometry.mirroring import HeadMirror
 
 
@@ -41,7 +40,7 @@ class PortraitItem(NamedTuple):
     eye_pose: Tensor
 
 
-class PortraitDataset(Dataset[PortraitItem]):
+class PortraitDataset(RecordDataset[PortraitItem]):
     """The portraits of a database in order, each as often as told, mirrored copies behind the originals.
 
     Args:
@@ -71,38 +70,14 @@ class PortraitDataset(Dataset[PortraitItem]):
         repetitions: Sequence[int] | np.ndarray | None = None,
         rescale_old_camera: bool = False,
     ) -> None:
-        self.store = open_records(path, STILL)
-        if not len(self.store):
-            raise InputFileError(path, "holds no record")
-        self.mirror = mirror
+        super().__init__(path, STILL, still_side, mirror)
         self.rescale_old_camera = rescale_old_camera
-        with self.store.fields(0) as fields, record_errors(self.store, 0):
-            self.resolution = still_side(fields)
-        self.record_indices = subset_indices(len(self.store), max_size, seed)
+        chosen = subset_indices(len(self.store), max_size, seed)
         if repetitions is not None:
             if len(repetitions) != len(self.store):
                 raise ValueError(f"repetitions: expected {len(self.store)} numbers, got {len(repetitions)}")
-            self.record_indices = self.record_indices.repeat(np.asarray(repetitions)[self.record_indices])
-        count = len(self.record_indices)
-        copies = 1 if mirror is None else 2
-        self.record_indices = np.tile(self.record_indices, copies)
-        self.is_mirrored = np.arange(copies * count) >= count
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(3, R, R)."""
-        return 3, self.resolution, self.resolution
-
-    @property
-    def label_shape(self) -> tuple[int]:
-        """(437,)."""
-        return (LABEL_DIM,)
-
-    def __len__(self) -> int:
-        return len(self.record_indices)
-
-    def __getitem__(self, index: int) -> PortraitItem:
-        return self.load(index)
+            chosen = chosen.repeat(np.asarray(repetitions)[chosen])
+        self.choose_records(chosen)
 
     def load(self, index: int, generator: torch.Generator | None = None) -> PortraitItem:
         """Load item `index`. Nothing is random here; `generator` is what clip datasets take.
@@ -111,7 +86,7 @@ class PortraitDataset(Dataset[PortraitItem]):
             IndexError: no such item.
             InputFileError: its record is damaged or of another size.
         """
-        record = self._record(index)
+        record = self.record_of(index)
         with self.store.fields(record) as fields, record_errors(self.store, record):
             image, mask = self._picture(fields, "image"), self._picture(fields, "seg")[::-1]
             label = self._label(fields, index)
@@ -129,7 +104,7 @@ class PortraitDataset(Dataset[PortraitItem]):
         Raises:
             IndexError, InputFileError: as `load`.
         """
-        record = self._record(index)
+        record = self.record_of(index)
         with self.store.fields(record) as fields, record_errors(self.store, record):
             return self._label(fields, index)
 
@@ -144,16 +119,11 @@ class PortraitDataset(Dataset[PortraitItem]):
             ValueError: the item is mirrored; a network's motion vector has no mirror image.
             IndexError, InputFileError: as `load`.
         """
-        record = self._record(index)
+        record = self.record_of(index)
         if self.is_mirrored[index]:
             raise ValueError(f"index: expected an item that is not mirrored, got {index}; compute its motion anew")
         with self.store.fields(record) as fields, record_errors(self.store, record):
             return torch.from_numpy(still_motion(fields))
-
-    def _record(self, index: int) -> int:
-        if not 0 <= index < len(self):
-            raise IndexError(f"index: expected 0 to {len(self) - 1}, got {index}")
-        return int(self.record_indices[index])
 
     def _picture(self, fields: Fields, name: str) -> np.ndarray:
         picture = still_picture(fields, name)
