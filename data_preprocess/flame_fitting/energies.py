@@ -11,15 +11,10 @@ import torch
 from torch import Tensor
 
 from portrait4d.geometry.cameras import FOV_DEG
+from portrait4d.geometry.face_alignment import LANDMARKS_98_TO_70
 
 PICTURE = 512
 FOCAL_PIXELS = PICTURE / (2 * math.tan(math.radians(FOV_DEG) / 2))
-LANDMARKS_98_TO_70 = (
-    [*range(0, 33, 2), *range(33, 38), *range(42, 47), *range(51, 60)]
-    + [60, 61, 63, 64, 65, 67, 68, 69, 71, 72, 73, 75]
-    + [*range(76, 98)]
-)
-"""Which of WFLW's 98 points are the 68 + 2 points, in their order."""
 CONTOUR = 17
 EYE_CORNERS = [36, 39, 42, 45]
 MOUTH = slice(48, 68)

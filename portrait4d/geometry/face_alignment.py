@@ -26,6 +26,13 @@ IDENTITY_ANCHORS_PIXELS = (
 )
 """Where eye centres, nose tip and mouth corners go in the 112-pixel crop."""
 
+LANDMARKS_98_TO_70 = (
+    [*range(0, 33, 2), *range(33, 38), *range(42, 47), *range(51, 60)]
+    + [60, 61, 63, 64, 65, 67, 68, 69, 71, 72, 73, 75]
+    + [*range(76, 98)]
+)
+"""Which of WFLW's 98 points are the 68 + 2 points, in their order (`flame-fitting.md` section 5)."""
+
 _IDENTITY_LANDMARKS = (68, 69, 30, 48, 54)
 FACE_WINDOW_PIXELS = (40.0, 26.0, 144.0)
 """Left and upper edge and side of the square from brows to chin in the same frame, pixel corners at whole numbers."""

@@ -11,12 +11,6 @@ from portrait4d.synthetic_heads.head_sculpt import cast_front, smoothstep
 from portrait4d.synthetic_heads.head_surface import EYEBALL_VERTICES, Surface
 from portrait4d.synthetic_heads.head_topology import HEAD_VERTICES
 
-LANDMARKS_98_TO_70 = np.array(
-    [*range(0, 33, 2), *range(33, 38), *range(42, 47), *range(51, 60)]
-    + [60, 61, 63, 64, 65, 67, 68, 69, 71, 72, 73, 75, *range(76, 98)]
-)
-"""Which of the 98 points are the 68 + 2 points, in their order."""
-
 _JAW_LINE = ((70, 2, 16), (69, -20, 14), (66, -42, 12), (60, -62, 14), (50, -80, 30), (36, -96, 54), (18, -108, 76))
 _NOSE_BASE = ((13.5, -43.5, 91), (7.0, -47.5, 97), (0.0, -48.5, 101))
 

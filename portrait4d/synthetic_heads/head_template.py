@@ -17,6 +17,7 @@ import numpy as np
 
 from portrait4d.files.atomic import atomic_path
 from portrait4d.geometry import head_regions, mesh_simplification
+from portrait4d.geometry.face_alignment import LANDMARKS_98_TO_70
 from portrait4d.geometry.flame_assets import HeadAssets
 from portrait4d.geometry.head_params import EXPRESSION_DIM, SHAPE_DIM
 from portrait4d.geometry.head_regions import FaceGroups, compute_regions, compute_vertex_neighbours
@@ -25,7 +26,6 @@ from portrait4d.synthetic_heads import ellipsoid_head
 from portrait4d.synthetic_heads.head_expressions import expression_directions
 from portrait4d.synthetic_heads.head_identity import identity_directions
 from portrait4d.synthetic_heads.head_landmarks import (
-    LANDMARKS_98_TO_70,
     eyelid_vertices,
     head_masks,
     landmark_embedding,

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from portrait4d.geometry.cameras import FOV_DEG, invert_rigid, project_points, split_camera
+from portrait4d.geometry.face_alignment import LANDMARKS_98_TO_70
 from portrait4d.geometry.flame import HeadModel
 from portrait4d.geometry.head_params import HeadParams
 from portrait4d.geometry.meshes import interpolate_corners
@@ -20,7 +21,6 @@ from portrait4d.ops.rasterize import rasterize_perspective
 from portrait4d.rendering.mesh_maps import render_correspondence
 from portrait4d.synthetic_heads.appearance import Appearance, Backdrop
 from portrait4d.synthetic_heads.figure import Figure, Material, PosedFigure, pose_figure
-from portrait4d.synthetic_heads.head_landmarks import LANDMARKS_98_TO_70
 from portrait4d.synthetic_heads.head_template import open_head_extras
 from portrait4d.synthetic_heads.lighting import Lamps, Shadow, cast_shadow, tone_map
 from portrait4d.synthetic_heads.paint import (

@@ -26,7 +26,7 @@ from portrait4d.geometry.flame import HEAD_TENSORS, HeadModel
 from portrait4d.geometry.head_params import HeadParams, split_label
 from portrait4d.geometry.rotations import axis_angle_to_matrix
 from portrait4d.synthetic_heads.figure import open_head_model
-from portrait4d.synthetic_heads.head_landmarks import LANDMARKS_98_TO_70 as OPEN_HEAD_CHOICE
+from portrait4d.synthetic_heads.scene import LANDMARKS_98_TO_70 as OPEN_HEAD_CHOICE
 from tests.helpers.fitted_head import open_head_parts
 
 

@@ -8,6 +8,7 @@ import torch
 
 from portrait4d.config.networks import HeadPoseConfig
 from portrait4d.geometry.deformation import build_head_pose_field, surface_offsets
+from portrait4d.geometry.face_alignment import LANDMARKS_98_TO_70
 from portrait4d.geometry.flame import HeadModel
 from portrait4d.geometry.flame_assets import load_flame_assets
 from portrait4d.geometry.head_params import HeadParams
@@ -16,7 +17,6 @@ from portrait4d.geometry.open_head import digest_assets
 from portrait4d.geometry.rotations import axis_angle_to_matrix
 from portrait4d.synthetic_heads.head_expressions import FULL_EXPRESSION
 from portrait4d.synthetic_heads.head_files import save_head_folder
-from portrait4d.synthetic_heads.head_landmarks import LANDMARKS_98_TO_70
 from portrait4d.synthetic_heads.head_mechanics import RIGID_ABOVE
 from portrait4d.synthetic_heads.head_template import (
     NAME,

@@ -9,13 +9,13 @@ import torch
 
 from portrait4d.data.label_checks import label_problems
 from portrait4d.data.portrait_folder import MOTION_DIM, PortraitFolder, PreparedPortrait
+from portrait4d.geometry.face_alignment import LANDMARKS_98_TO_70
 from portrait4d.geometry.head_params import split_label
 from portrait4d.geometry.rotations import axis_angle_to_matrix
 from portrait4d.synthetic_heads import motions
 from portrait4d.synthetic_heads.appearance import sample_appearance
 from portrait4d.synthetic_heads.figure import Detail, Figure, build_figure, open_head_model
 from portrait4d.synthetic_heads.head_expressions import FULL_EXPRESSION
-from portrait4d.synthetic_heads.head_landmarks import LANDMARKS_98_TO_70
 from portrait4d.synthetic_heads.head_template import open_head_extras
 from portrait4d.synthetic_heads.motions import Motion, motion_vector, sample_clip_motions, sample_still_motion
 from portrait4d.synthetic_heads.portraits import (

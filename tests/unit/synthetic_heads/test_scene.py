@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from portrait4d.geometry.cameras import intrinsics_from_fov, join_camera, orbit_cam2world
+from portrait4d.geometry.face_alignment import LANDMARKS_98_TO_70
 from portrait4d.rendering.mesh_maps import CANONICAL_SCALE, render_part_masks
 from portrait4d.synthetic_heads.appearance import Appearance, hair_cut, sample_appearance
 from portrait4d.synthetic_heads.figure import Detail, Figure, build_figure, open_head_model
 from portrait4d.synthetic_heads.head_expressions import FULL_EXPRESSION
-from portrait4d.synthetic_heads.head_landmarks import LANDMARKS_98_TO_70
 from portrait4d.synthetic_heads.head_template import open_head_extras
 from portrait4d.synthetic_heads.scene import Label, Portrait, frame_of, render_portrait
 
