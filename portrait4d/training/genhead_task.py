@@ -8,7 +8,6 @@ from torch import Tensor
 
 from portrait4d.config.training import GenHeadTraining
 from portrait4d.data.image_io import from_uint8, image_grid
-from portrait4d.data.loading import BatchLoader, LoadingConfig
 from portrait4d.data.portrait_dataset import PortraitDataset, PortraitItem
 from portrait4d.data.sampling import grid_indices, grid_size
 from portrait4d.files.errors import InputFileError, UserError
@@ -34,6 +33,7 @@ from portrait4d.ops.resize import resize_antialiased
 from portrait4d.rendering.mesh_maps import pose_vertices, render_correspondence
 from portrait4d.rendering.ray_sampling import sample_jitter
 from portrait4d.training.augmentation import AugmentController
+from portrait4d.training.chunk_reader import ChunkReader
 from portrait4d.training.conditioning import sample_conditioning
 from portrait4d.training.discriminator_phases import learn_smoothness, learn_verdicts, record_scores
 from portrait4d.training.distributed import Ranks
@@ -41,7 +41,7 @@ from portrait4d.training.fake_conditions import FakeConditions, build_conditions
 from portrait4d.training.grids import GridTiles, depth_picture
 from portrait4d.training.head_choice import load_head
 from portrait4d.training.schedules import blur_sigma, lazy_interval, render_resolution, scale_kimg, swap_probability
-from portrait4d.training.tasks import Moment, Record, Step, Task, build_adam, lazy_phases, split_chunks
+from portrait4d.training.tasks import Moment, Record, Step, Task, build_adam, lazy_phases
 
 GRID_SEED = 0
 
@@ -91,7 +91,7 @@ class GenHeadTask(Task[GenHeadChunk]):
         adversarial = config.adversarial
         self.r1 = R1Weights(adversarial.gamma, adversarial.gamma_uv, adversarial.gamma_seg)
         self.controller = AugmentController(config.augment)
-        self.loader: BatchLoader[PortraitItem] | None = None
+        self.reader = ChunkReader(self.dataset, self.run, ranks)
 
     @property
     def generator(self) -> GenHead:
@@ -100,16 +100,11 @@ class GenHeadTask(Task[GenHeadChunk]):
 
     def skip_batches(self, count: int) -> None:
         """Open the data behind `count` batches."""
-        self.close()
-        run, ranks = self.run, self.ranks
-        loading = LoadingConfig(run.batch // ranks.count, run.seed, ranks.rank, ranks.count, run.workers)
-        self.loader = BatchLoader(self.dataset, loading, count)
+        self.reader.restart(count)
 
     def load_chunks(self, moment: Moment) -> list[GenHeadChunk]:
         """Fetch real portraits and draw their correspondence maps, head upright."""
-        batch = next(self.loader)
-        count = self.run.batch // self.ranks.count // self.run.chunk_size
-        return [self._prepare(PortraitItem(*part), moment) for part in split_chunks(batch, count)]
+        return [self._prepare(PortraitItem(*part), moment) for part in next(self.reader)]
 
     def compute_gradients(self, chunk: GenHeadChunk, step: Step) -> None:
         """Add a phase's gradients."""
@@ -153,12 +148,14 @@ class GenHeadTask(Task[GenHeadChunk]):
     def blur(self, moment: Moment) -> float:
         """Return the width in pixels of the blur at present."""
         blur = self.config.blur
-        keeps = self.config.start.weights is None or self.config.start.keep_blur
-        return blur_sigma(moment.images_seen, scale_kimg(blur.fade_kimg, self.run.batch), blur.sigma) if keeps else 0.0
+        if not self._fades_in:
+            return 0.0
+        return blur_sigma(moment.images_seen, scale_kimg(blur.fade_kimg, self.run.batch), blur.sigma)
 
-    def average_start(self) -> float | None:
-        """Ramp the averaging up, unless there were weights to start from."""
-        return self.optim.average_ramp if self.config.start.weights is None else None
+    @property
+    def _fades_in(self) -> bool:
+        """Whether blur and conditioning fade as for a new network."""
+        return self.config.start.weights is None or self.config.start.keep_blur
 
     def _prepare(self, item: PortraitItem, moment: Moment) -> GenHeadChunk:
         device = self.ranks.device
@@ -177,7 +174,7 @@ class GenHeadTask(Task[GenHeadChunk]):
 
     def _styles(self, network: GenHead, fakes: FakeHeads, step: Step, update_average: bool) -> Tensor:
         told = self.config.conditioning
-        fade = 0.0 if self.config.start.weights is not None and not self.config.start.keep_blur else told.swap_fade_kimg
+        fade = told.swap_fade_kimg if self._fades_in else 0.0
         final = told.swap_probability if told.cameras else None
         probability = swap_probability(step.moment.images_seen, final, fade)
         conditioning = network.conditioning(fakes.asked.camera_upright, fakes.asked.params.shape)
@@ -245,8 +242,7 @@ class GenHeadTask(Task[GenHeadChunk]):
 
     def close(self) -> None:
         """Stop the workers that read data."""
-        if self.loader is not None:
-            self.loader.close()
+        self.reader.close()
 
     def _grid_items(self) -> tuple[list[int], int]:
         columns, rows = grid_size(self.config.network.image_resolution)

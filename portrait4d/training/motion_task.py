@@ -8,16 +8,16 @@ from torch.nn import functional
 
 from portrait4d.config.motion_training import MotionEncoderTraining, MotionLossConfig
 from portrait4d.data.image_io import from_uint8, image_grid
-from portrait4d.data.loading import BatchLoader, LoadingConfig
 from portrait4d.files.errors import UserError
 from portrait4d.models.compact_motion_encoder import CompactMotionEncoder
 from portrait4d.synthetic_heads.motion_inputs import MOTION_INPUTS, motion_input_matrix
+from portrait4d.training.chunk_reader import ChunkReader
 from portrait4d.training.distributed import Ranks
 from portrait4d.training.head_choice import load_head
 from portrait4d.training.motion_disturbance import MotionSample, disturb_colours, disturb_view
 from portrait4d.training.motion_examples import MotionExample, MotionExamples, join_examples, read_clips, read_stills
 from portrait4d.training.motion_measures import measure_encoder
-from portrait4d.training.tasks import Moment, Step, Task, build_adam, lazy_phases, split_chunks
+from portrait4d.training.tasks import Moment, Step, Task, build_adam, lazy_phases
 
 GRID_COLUMNS, GRID_ROWS, GRID_SEED = 8, 4, 0
 SMALL_PICTURES = 64
@@ -46,19 +46,15 @@ class MotionEncoderTask(Task[MotionSample]):
         self.phases = lazy_phases("G", None)
         self.optimisers = {"G": build_adam(list(encoder.parameters()), self.optim, self.optim.generator_lr, None)}
         self.weights = loss_weights(config.loss).to(ranks.device)
-        self.loader: BatchLoader[MotionExample] | None = None
+        self.reader = ChunkReader(self.examples, self.run, ranks)
 
     def skip_batches(self, count: int) -> None:
         """Open the examples behind `count` batches."""
-        self.close()
-        run, ranks = self.run, self.ranks
-        loading = LoadingConfig(run.batch // ranks.count, run.seed, ranks.rank, ranks.count, run.workers)
-        self.loader = BatchLoader(self.examples, loading, count)
+        self.reader.restart(count)
 
     def load_chunks(self, moment: Moment) -> list[MotionSample]:
         """Fetch faces."""
-        count = self.run.batch // self.ranks.count // self.run.chunk_size
-        return [self._sample(MotionExample(*part)) for part in split_chunks(next(self.loader), count)]
+        return [self._sample(MotionExample(*part)) for part in next(self.reader)]
 
     def compute_gradients(self, chunk: MotionSample, step: Step) -> None:
         """Add the gradients of the inputs' errors."""
@@ -70,10 +66,6 @@ class MotionEncoderTask(Task[MotionSample]):
         losses = self.weights * functional.huber_loss(answers, truths, "none", self.config.loss.knee)
         step.record("Loss/G/loss", losses.mean(dim=1))
         step.backward(losses.mean() * step.phase.gain)
-
-    def average_start(self) -> float | None:
-        """Ramp the averaging up, unless there were weights to start from."""
-        return self.optim.average_ramp if self.config.start.weights is None else None
 
     def draw_reals(self) -> Tensor:
         """Return crops of some faces as the network is given them."""
@@ -98,8 +90,7 @@ class MotionEncoderTask(Task[MotionSample]):
 
     def close(self) -> None:
         """Stop the workers that read data."""
-        if self.loader is not None:
-            self.loader.close()
+        self.reader.close()
 
     def _sample(self, batch: MotionExample) -> MotionSample:
         image, *rest = (values.to(self.ranks.device, non_blocking=True) for values in batch)

@@ -104,10 +104,6 @@ class ReconTask(Task[SupervisedBatch]):
         """Return whether the discriminator takes part at present."""
         return has_started(moment.images_seen, self.config.loss.adversarial_start_kimg)
 
-    def average_start(self) -> float | None:
-        """Ramp the averaging up, unless there were weights to start from."""
-        return self.optim.average_ramp if self.config.start.weights is None else None
-
     def compute_gradients(self, chunk: SupervisedBatch, step: Step) -> None:
         """Add a phase's gradients."""
         phases = {

@@ -6,7 +6,6 @@ from torch import Tensor
 from portrait4d.config.recon_training import ReconV2Training
 from portrait4d.data.clip_dataset import ClipDataset, ClipItem
 from portrait4d.data.image_io import from_uint8
-from portrait4d.data.loading import BatchLoader, LoadingConfig
 from portrait4d.data.sampling import grid_indices
 from portrait4d.files.errors import InputFileError, UserError
 from portrait4d.geometry.head_params import HeadParams
@@ -19,13 +18,14 @@ from portrait4d.ops.resize import resize_antialiased
 from portrait4d.rendering.mesh_maps import render_correspondence
 from portrait4d.rendering.ray_sampling import sample_jitter
 from portrait4d.synthetic_heads.head_template import build_open_head
+from portrait4d.training.chunk_reader import ChunkReader
 from portrait4d.training.distributed import Ranks, keyed_generator
 from portrait4d.training.motion_choice import motion_reader
 from portrait4d.training.pseudo_views import PseudoViews
 from portrait4d.training.recon_task import ReconTask, absolute_distance
 from portrait4d.training.schedules import lazy_interval
 from portrait4d.training.supervision import SupervisedBatch, join_batches
-from portrait4d.training.tasks import Moment, Step, split_chunks
+from portrait4d.training.tasks import Moment, Step
 
 GRID_CLIPS = 8
 
@@ -47,24 +47,19 @@ class ReconV2Task(ReconTask):
                 problem = f"makes pictures of {teacher.config.image_resolution} pixels"
                 raise InputFileError(config.pseudo.network, problem, "give a static model of the network's size")
             self.pseudo = PseudoViews(teacher, config.pseudo, motion_reader(config.motion, ranks.device))
-        self.loader: BatchLoader[ClipItem] | None = None
+        self.reader = ChunkReader(self.dataset, self.run, ranks)
         self._grid: SupervisedBatch | None = None
 
     def skip_batches(self, count: int) -> None:
         """Open the clips behind `count` batches."""
-        self.close()
-        run, ranks = self.run, self.ranks
-        loading = LoadingConfig(run.batch // ranks.count, run.seed, ranks.rank, ranks.count, run.workers)
-        self.loader = BatchLoader(self.dataset, loading, count)
+        self.reader.restart(count)
 
     def load_chunks(self, moment: Moment) -> list[SupervisedBatch]:
         """Fetch frames, and make their pseudo views if all phases share them."""
-        batch = next(self.loader)
-        count = self.run.batch // self.ranks.count // self.run.chunk_size
-        chunks = [self.prepare(ClipItem(*part)) for part in split_chunks(batch, count)]
+        chunks = [self.prepare(ClipItem(*part)) for part in next(self.reader)]
         if not self.config.pseudo.share:
             return chunks
-        generators = (self.chunk_generators(moment, "pseudo", number)[0] for number in range(count))
+        generators = (self.chunk_generators(moment, "pseudo", number)[0] for number in range(len(chunks)))
         return [self._augment(chunk, moment, generator) for chunk, generator in zip(chunks, generators, strict=True)]
 
     def compute_gradients(self, chunk: SupervisedBatch, step: Step) -> None:
@@ -139,8 +134,7 @@ class ReconV2Task(ReconTask):
 
     def close(self) -> None:
         """Stop the workers that read clips."""
-        if self.loader is not None:
-            self.loader.close()
+        self.reader.close()
 
 
 def build_recon_v2_task(config: ReconV2Training, ranks: Ranks) -> ReconV2Task:

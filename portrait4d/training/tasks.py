@@ -7,18 +7,24 @@ take the chunks in turns, so the same chunks come up however many processes ther
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from portrait4d.config.training import OptimConfig, RunConfig
+from portrait4d.config.training import OptimConfig, RunConfig, StartConfig
 from portrait4d.training.distributed import Ranks, keyed_generator
 from portrait4d.training.schedules import AdamSettings, average_beta, lazy_settings, scale_kimg
 
 ChunkT = TypeVar("ChunkT")
 Record = Callable[[str, Tensor | float], None]
 """Takes statistics: name and values."""
+
+
+class StartedConfig(Protocol):
+    """A training's configuration, whatever else it has."""
+
+    start: StartConfig
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Task(ABC, Generic[ChunkT]):
     """A training.
 
     Attributes:
-        run, optim: its configuration.
+        config: its configuration; `run`, `optim`: sections of it.
         ranks: this process.
         networks: what learns, by key, in training mode.
         average: the averaged twin of networks["G"], in evaluation mode.
@@ -78,6 +84,7 @@ class Task(ABC, Generic[ChunkT]):
         optimisers: by network.
     """
 
+    config: StartedConfig
     run: RunConfig
     optim: OptimConfig
     ranks: Ranks
@@ -103,12 +110,12 @@ class Task(ABC, Generic[ChunkT]):
         """Return the grid (3, H, W) in [-1, 1] of what `draw_pictures` is compared with."""
 
     @abstractmethod
-    def average_start(self) -> float | None:
-        """Return the ramp of the averaging, see `average_beta`."""
-
-    @abstractmethod
     def skip_batches(self, count: int) -> None:
         """Go on behind `count` batches that this process has consumed."""
+
+    def average_start(self) -> float | None:
+        """Return the ramp of the averaging, see `average_beta`; None, no ramp, if there were weights to start from."""
+        return self.optim.average_ramp if self.config.start.weights is None else None
 
     def end_iteration(self, record: Record) -> None:
         """Do what is due once in an iteration, such as adapting an augmentation."""
