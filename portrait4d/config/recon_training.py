@@ -32,6 +32,8 @@ class ReconLossConfig:
         identity_start_kimg: from when on identity counts.
         extras_end_kimg: until when depth, features and planes of the synthetic scene count.
         adversarial_start_kimg: from when on there is a discriminator.
+        face_weight: how much more a pixel of eyes and mouth counts in the absolute difference of the full picture (0 as
+            published); what moves a face covers few pixels.
     """
 
     perceptual: Literal["lpips", "random_vgg", "none"] = "lpips"
@@ -47,6 +49,7 @@ class ReconLossConfig:
     identity_start_kimg: float = 400.0
     extras_end_kimg: float = 400.0
     adversarial_start_kimg: float = 1000.0
+    face_weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,19 @@ class ValidationConfig:
         subjects: how many; 0: no validation.
         seed: of persons, motions and cameras; never that of training data.
         shown: how many of them the picture shows.
+        clips: how many more persons, each in a short clip, reenacted by themselves, by another person, and seen from
+            the side, which also tells how results tremble; with `subjects` only, and not of static models.
+        clip_frames: consecutive frames of each.
     """
 
     subjects: int = 0
     seed: int = 990_000
     shown: int = 6
+    clips: int = 0
+    clip_frames: int = 4
+
+    def __post_init__(self) -> None:
+        require(self.clip_frames >= 3, "validation.clip_frames", "at least 3", self.clip_frames)
 
 
 @dataclass(frozen=True)
@@ -101,6 +112,11 @@ class ReconV1Training:
         motion: where motion vectors come from.
         cross_lr_scale: factor on the learning rate of the layers that motion enters by.
         encoder_init: of the global encoder's trunk: ImageNet's ResNet-34, or random numbers.
+        motion_init: standard deviation that the linear layers by which motion enters start with: 0.02 as published,
+            which suits a thousand inputs, or "fan_in", 1 / sqrt(inputs): in narrow networks motion else enters so
+            weakly that they learn for long to ignore it.
+        motion_gain: factor on what the first layer that reads motion starts with; the open head world's vectors are
+            about a tenth as long as PD-FGC's.
         genhead_init: also start decoder, super-resolution, discriminator and average style from GenHead's.
         freeze_kimg: keep decoder and super-resolution as they are for so long.
     """
@@ -110,6 +126,8 @@ class ReconV1Training:
     motion: MotionSource = "pdfgc"
     cross_lr_scale: float = 1.0
     encoder_init: Literal["imagenet", "random"] = "imagenet"
+    motion_init: Literal["published", "fan_in"] = "published"
+    motion_gain: float = 1.0
     genhead_init: Path | None = None
     freeze_kimg: float = 0.0
     run: RunConfig = field(default_factory=lambda: RunConfig(15000, 32, gpus=8, image_ticks=10, network_ticks=100))

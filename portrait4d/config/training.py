@@ -1,7 +1,7 @@
 """What a training run is: sections that all trainings share, and GenHead's training (training-genhead.md §2, §3).
 
 Durations are in kimg, thousands of images seen by all processes together. Numbers that only say where and how often to
-save, or how many processes share the work, may change when a run is resumed: `FREE_KEYS`.
+save and what to measure, or how many processes share the work, may change when a run is resumed: `FREE_KEYS`.
 """
 
 from dataclasses import dataclass, field
@@ -11,10 +11,13 @@ from typing import Literal
 from portrait4d.config.gan_networks import DiscriminatorConfig, GenHeadConfig
 from portrait4d.config.networks import require
 
+_FREE_RUN = ("kimg", "gpus", "workers", "device", "image_ticks", "network_ticks", "state_ticks", "keep_states")
+_FREE_VALIDATION = ("subjects", "seed", "shown", "clips", "clip_frames")
 FREE_KEYS = frozenset(
-    f"run.{key}"
-    for key in ("kimg", "gpus", "workers", "device", "image_ticks", "network_ticks", "state_ticks", "keep_states")
-) | {"run.keep_networks", "data.path"}
+    [f"run.{key}" for key in (*_FREE_RUN, "keep_networks")]
+    + [f"validation.{key}" for key in _FREE_VALIDATION]
+    + ["data.path"]
+)
 """Dotted keys of a configuration that a resumed run may change."""
 
 
@@ -80,6 +83,7 @@ class OptimConfig:
         precision: of the networks ("float16" with dynamic loss scaling).
         patience: after so many steps in a row without finite gradients the last state is restored.
         average_kimg: half-life of the averaged generator at batch 32; shorter in proportion at smaller batches.
+        decay_kimg: learning rates fall linearly to 0 over so long at the end of the run; 0: they stay.
         average_ramp: the half-life is at most this share of the images seen; None: always full.
     """
 
@@ -92,6 +96,7 @@ class OptimConfig:
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     patience: int = 10
     average_kimg: float = 10.0
+    decay_kimg: float = 0.0
     average_ramp: float | None = 0.05
 
     def __post_init__(self) -> None:

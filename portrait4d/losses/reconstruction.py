@@ -24,6 +24,9 @@ EYELIDS = ((37, 41), (38, 40), (43, 47), (44, 46))
 EYE_CORNERS = ((36, 39), (42, 45))
 """Pairs of landmarks that measure an eye's opening and its length."""
 
+EMPHASISED = ((36, 42), (42, 48), (48, 68))
+"""Landmarks, first and behind the last, of eyes and mouth."""
+
 
 class HeadPictures(NamedTuple):
     """The four pictures of a head that are compared, of S and of R pixels a side.
@@ -94,6 +97,30 @@ def paired_pictures(predicted: HeadPictures, target: ReconstructionTarget) -> It
 def perceptual_loss(predicted: HeadPictures, target: ReconstructionTarget, perceptual: Perceptual) -> Tensor:
     """Return the sum (B,) of the perceptual distances of the four pictures."""
     return sum(perceptual(ours, theirs).flatten() for ours, theirs in paired_pictures(predicted, target))
+
+
+def face_emphasis(landmarks_pixels: Tensor, size: int) -> Tensor:
+    """Return where eyes and mouth are, (B, 1, S, S) in [0, 1]: one Gaussian each, as wide as the feature.
+
+    Args:
+        landmarks_pixels: (B, >= 68, 2), y up.
+        size: S.
+    """
+    places = torch.arange(size, device=landmarks_pixels.device) + 0.5
+    found = []
+    for first, last in EMPHASISED:
+        points = landmarks_pixels[:, first:last]
+        centre = points.mean(dim=1)
+        radius = (points.amax(dim=1) - points.amin(dim=1)).amax(dim=1, keepdim=True).clamp_min(1) * 0.6
+        across = ((places - centre[:, :1]) / radius).square()
+        down = ((size - places - centre[:, 1:2]) / radius).square()
+        found.append(torch.exp(-(across[:, None, :] + down[:, :, None])))
+    return torch.stack(found, dim=1).amax(dim=1, keepdim=True)
+
+
+def emphasised_loss(image: Tensor, target: Tensor, emphasis: Tensor) -> Tensor:
+    """Return the mean of |difference| * emphasis over pictures (B, 3, S, S), a scalar."""
+    return ((image - target).abs() * emphasis).mean()
 
 
 def absolute_loss(predicted: HeadPictures, target: ReconstructionTarget) -> Tensor:

@@ -15,6 +15,7 @@ from portrait4d.files.errors import UserError
 from portrait4d.training.distributed import flatten_gradients, spread_gradients
 from portrait4d.training.run_log import RunLog
 from portrait4d.training.run_state import FIRST_FP16_SCALE, GradientsLostError, LossScale, RunState
+from portrait4d.training.schedules import rate_factor
 from portrait4d.training.snapshots import Snapshots
 from portrait4d.training.stop_signal import StopSignal
 from portrait4d.training.tasks import Phase, Step, Task
@@ -86,6 +87,8 @@ def _run_phase(task: Task, phase: Phase, chunks: list, state: RunState, log: Run
     finite = bool(flat.isfinite().all())
     if finite:
         spread_gradients(parameters, flat)
+        for group in optimiser.param_groups:
+            group["lr"] = group["full_lr"] * rate_factor(state.images_seen, task.run.kimg, task.optim.decay_kimg)
         optimiser.step()
     elif scale.value == 1:
         log.line(f"{phase.name}: gradients are not finite at {state.images_seen} images, step skipped")

@@ -18,6 +18,8 @@ from portrait4d.losses.reconstruction import (
     absolute_loss,
     build_target,
     depth_loss,
+    emphasised_loss,
+    face_emphasis,
     feature_loss,
     identity_loss,
     mask_loss,
@@ -151,6 +153,10 @@ class ReconTask(Task[SupervisedBatch]):
             "lrecon_l1": (loss.absolute_weight, absolute_loss(four, target)),
             "lrecon_seg": (loss.mask_weight, mask_loss(render.mask, target)),
         }
+        if loss.face_weight:
+            landmarks = landmarks_2d(self.generator.head, batch.params, batch.camera, four.full.shape[-1])
+            value = emphasised_loss(four.full, batch.target_image, face_emphasis(landmarks, four.full.shape[-1]))
+            terms["lrecon_face"] = (loss.face_weight, value)
         if self.perceptual is not None:
             terms["lrecon_lpips"] = (loss.perceptual_weight, perceptual_loss(four, target, self.perceptual))
         if self.identity is not None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from portrait4d.config.recon_training import ReconV1Training, SupervisionConfig
 from portrait4d.data.parameter_bank import ParameterBank
@@ -16,7 +17,7 @@ from portrait4d.synthetic_heads.head_template import build_open_head
 from portrait4d.training.distributed import Ranks, keyed_generator
 from portrait4d.training.genhead_supervision import GenHeadSupervision, GenHeadSupervisionConfig
 from portrait4d.training.motion_choice import motion_reader
-from portrait4d.training.recon_task import ReconTask
+from portrait4d.training.recon_task import ReconTask, is_cross_layer
 from portrait4d.training.rendered_subjects import RenderedSubjects
 from portrait4d.training.schedules import lazy_interval
 from portrait4d.training.starting_weights import copy_matching, read_starting_weights
@@ -47,6 +48,7 @@ class ReconV1Task(ReconTask):
     def prepare_networks(self, generator: Reconstructor, discriminator: Discriminator) -> None:
         """Start the encoder from ImageNet, and what GenHead's training has from there, where that is asked for."""
         initialise_encoder(generator.global_encoder, self.config.encoder_init)
+        initialise_motion(generator, self.config.motion_init, self.config.motion_gain)
         if self.config.genhead_init is not None:
             found = read_starting_weights(self.config.genhead_init)
             if not copy_matching(generator, found.get("average", {})):
@@ -72,7 +74,8 @@ class ReconV1Task(ReconTask):
         for chunk in range(count):
             _, generator = self.chunk_generators(moment, "subjects", chunk)
             if isinstance(self.supervision, SyntheticHeadsSupervision):
-                requests.append(self.supervision.request(self.run.chunk_size, generator))
+                judged = self.is_adversarial(moment)
+                requests.append(self.supervision.request(self.run.chunk_size, generator, judged))
             else:
                 requests.append(lambda generator=generator: self.supervision.sample(self.run.chunk_size, generator))
         return requests
@@ -108,6 +111,17 @@ class ReconV1Task(ReconTask):
         """Stop the workers that make subjects."""
         if isinstance(self.supervision, SyntheticHeadsSupervision):
             self.supervision.close()
+
+
+@torch.no_grad()
+def initialise_motion(generator: Reconstructor, motion_init: str, motion_gain: float) -> None:
+    """Change what the layers by which motion enters start with, see `ReconV1Training`."""
+    if motion_init == "fan_in":
+        for name, parameter in generator.named_parameters():
+            if is_cross_layer(name) and parameter.ndim == 2:
+                nn.init.trunc_normal_(parameter, std=parameter.shape[1] ** -0.5)
+    for tokens in (generator.canonical_encoder.source_motion, generator.canonical_encoder.driving_motion):
+        tokens.hidden[0].weight.mul_(motion_gain)
 
 
 def build_recon_v1_task(config: ReconV1Training, ranks: Ranks) -> ReconV1Task:

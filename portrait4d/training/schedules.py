@@ -72,6 +72,11 @@ def average_beta(images_seen: int, batch: int, half_life_kimg: float, ramp_up: f
     return 0.5 ** (batch / max(half_life, 1e-8))
 
 
+def rate_factor(images_seen: int, end_kimg: float, decay_kimg: float) -> float:
+    """Return the factor on learning rates, 1 falling to 0 over the last `decay_kimg` of a run."""
+    return 1 - ramp(images_seen, decay_kimg, end_kimg - decay_kimg) if decay_kimg else 1.0
+
+
 def has_started(images_seen: int, start_kimg: float) -> bool:
     """Return whether what begins at `start_kimg` has begun (training-recon-v1.md §7)."""
     return images_seen >= start_kimg * 1000

@@ -36,7 +36,7 @@ class SupervisedBatch:
     Attributes:
         source_image, driving_image, target_image: (B, 3, S, S).
         target_mask: (B, 1 or 3, R or S, R or S) of the head.
-        target_correspondence: (B, 3, S, S) correspondence map of the target's mesh.
+        target_correspondence: (B, 3, S, S) correspondence map of the target's mesh; None where no discriminator looks.
         camera: (B, 25) that sees the target with its neck posed.
         camera_upright: (B, 25) that sees the target with its neck unrotated, which discriminators are told.
         params: shape of the source; expression, pose and eyes of the driving view, which are the target's.
@@ -52,7 +52,7 @@ class SupervisedBatch:
     driving_image: Tensor
     target_image: Tensor
     target_mask: Tensor
-    target_correspondence: Tensor
+    target_correspondence: Tensor | None
     camera: Tensor
     camera_upright: Tensor
     params: HeadParams

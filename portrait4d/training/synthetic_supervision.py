@@ -95,17 +95,26 @@ class SyntheticHeadsSupervision:
         """
         return self.request(subjects, generator)()
 
-    def request(self, subjects: int, generator: torch.Generator | None = None) -> Callable[[], SupervisedBatch]:
-        """Let the workers start on a batch; the returned function waits for it. Asking early hides their time."""
+    def request(
+        self, subjects: int, generator: torch.Generator | None = None, judged: bool = True
+    ) -> Callable[[], SupervisedBatch]:
+        """Let the workers start on a batch; the returned function waits for it. Asking early hides their time.
+
+        Without `judged` there are no correspondence maps, which discriminators alone look at.
+        """
         still = count_still(subjects, self.config.static, self.config.half_static)
         seeds = torch.randint(2**62, (subjects,), generator=cpu_generator(generator)).tolist()
         is_still = [number >= subjects - still for number in range(subjects)]
         if self._pool is None:
             return lambda: self._assemble(
-                [self.source.load(*one) for one in zip(seeds, is_still, strict=True)], is_still
+                [self.source.load(*one) for one in zip(seeds, is_still, strict=True)], is_still, judged
             )
         futures = [self._pool.submit(_load, *one) for one in zip(seeds, is_still, strict=True)]
-        return lambda: self._assemble(_wait(futures), is_still)
+        return lambda: self._assemble(_wait(futures), is_still, judged)
+
+    def assemble(self, subjects: list[SubjectFrames]) -> SupervisedBatch:
+        """Make a batch of subjects that are there already, none of them still, without correspondence maps."""
+        return self._assemble(subjects, [False] * len(subjects), judged=False)
 
     def close(self) -> None:
         """Stop the workers."""
@@ -113,20 +122,21 @@ class SyntheticHeadsSupervision:
             self._pool.shutdown(cancel_futures=True)
 
     @torch.no_grad()
-    def _assemble(self, subjects: list[SubjectFrames], is_still: list[bool]) -> SupervisedBatch:
+    def _assemble(self, subjects: list[SubjectFrames], is_still: list[bool], judged: bool) -> SupervisedBatch:
         source, driving, target = (list(frames) for frames in zip(*(frames[:3] for frames in subjects), strict=True))
         identity = split_label(self._stack(source, "label"))[1].shape
         upright, params = split_label(self._stack(target, "label"))
         params = params.with_shape(identity)
         camera = camera_for_posed_neck(self.head, params, upright)
         depths = [frames.depth for frames in subjects]
+        maps = render_correspondence(self.head, params, camera, self.config.size).image if judged else None
         images = {name: self._pictures(frames) for name, frames in (("source", source), ("driving", driving))}
         return SupervisedBatch(
             source_image=images["source"],
             driving_image=images["driving"],
             target_image=self._pictures(target),
             target_mask=self._pictures(target, "mask"),
-            target_correspondence=render_correspondence(self.head, params, camera, self.config.size).image,
+            target_correspondence=maps,
             camera=camera,
             camera_upright=upright,
             params=params,

@@ -180,5 +180,5 @@ def build_adam(parameters: Sequence, optim: OptimConfig, rate: float, interval: 
         parameters, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), eps=settings.eps, fused=True
     )
     for group in adam.param_groups:
-        group["lr"] *= group.get("scale", 1.0)
+        group["full_lr"] = group["lr"] = group["lr"] * group.get("scale", 1.0)
     return adam

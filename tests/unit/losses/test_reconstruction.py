@@ -11,6 +11,8 @@ from portrait4d.losses.reconstruction import (
     build_target,
     cut_out,
     depth_loss,
+    emphasised_loss,
+    face_emphasis,
     feature_loss,
     identity_loss,
     mask_loss,
@@ -139,3 +141,23 @@ def test_box_scale_follows_the_eyes(opening: float, scale: float) -> None:
         y = torch.tensor([0.0, 1, 1, 0, -1, -1]) * 10 * opening
         landmarks[0, first : first + 6] = torch.stack([x, y], 1) + first
     assert teacher_box_scale(landmarks).item() == pytest.approx(scale, abs=1e-4)
+
+
+def test_eyes_and_mouth_are_emphasised_where_they_are() -> None:
+    landmarks = torch.full((1, 70, 2), 20.0)  # x right, y up
+    for first, x in ((36, 10.0), (42, 22.0)):
+        landmarks[0, first : first + 6, 0] = torch.linspace(x - 2, x + 2, 6)
+        landmarks[0, first : first + 6, 1] = 22.0
+    landmarks[0, 48:68, 1] = 8.0
+    landmarks[0, 48:68, 0] = torch.linspace(11, 21, 20)
+    emphasis = face_emphasis(landmarks, 32)
+    assert emphasis.shape == (1, 1, 32, 32) and emphasis.max() <= 1
+    assert emphasis[0, 0, 32 - 22, 10] > 0.3 and emphasis[0, 0, 32 - 22, 22] > 0.3  # eyes: rows count down
+    assert emphasis[0, 0, 32 - 8, 16] > 0.9 and emphasis[0, 0, 32 - 8, 12] > 0.4  # the mouth is wide
+    assert emphasis[0, 0, 32 - 22, 16] < 0.01 and emphasis[0, 0, 2, 2] < 0.01
+
+
+def test_an_emphasised_difference_counts_by_its_emphasis() -> None:
+    emphasis = (left_half(8) + 1) / 2
+    assert emphasised_loss(flat(0.5, 8), flat(0.1, 8), emphasis).item() == pytest.approx(0.2)
+    assert emphasised_loss(flat(0.5, 8), flat(0.1, 8), 0 * emphasis) == 0

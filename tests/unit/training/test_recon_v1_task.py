@@ -1,5 +1,6 @@
 """V1's training on a small pool: gradients of each phase, what starts from elsewhere or rests, who makes subjects."""
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from portrait4d.training import recon_v1_task
 from portrait4d.training.distributed import Ranks
 from portrait4d.training.genhead_supervision import GenHeadSupervision
 from portrait4d.training.launch import Launch, launch
-from portrait4d.training.recon_v1_task import FROZEN_AT_FIRST, ReconV1Task, build_supervision
+from portrait4d.training.recon_v1_task import FROZEN_AT_FIRST, ReconV1Task, build_supervision, initialise_motion
 from portrait4d.training.rendered_subjects import RenderedSubjects
 from portrait4d.training.subject_frames import ClipSubjects, FolderSubjects
 from portrait4d.training.tasks import Moment
@@ -64,7 +65,7 @@ def test_phases_and_optimisers(task: ReconV1Task) -> None:
 
 
 def test_every_phase_gives_its_network_finite_gradients_and_the_other_none(task: ReconV1Task) -> None:
-    chunk = task.load_chunks(Moment())[0]
+    chunk = task.load_chunks(Moment(10_000))[0]
     for phase in task.phases:
         found = phase_gradients(task, chunk, phase, 10_000)
         other = "D" if phase.network == "G" else "G"
@@ -104,7 +105,7 @@ def test_decoder_and_super_resolution_rest_at_first(
     task: ReconV1Task, monkeypatch: pytest.MonkeyPatch, images_seen: int, resting: bool
 ) -> None:
     monkeypatch.setattr(task, "config", replace(task.config, freeze_kimg=4.0))
-    gradients = phase_gradients(task, task.load_chunks(Moment())[0], task.phases[0], images_seen)["G"]
+    gradients = phase_gradients(task, task.load_chunks(Moment(images_seen))[0], task.phases[0], images_seen)["G"]
     resting_parts = {name.split(".")[0] for name in gradients}
     assert resting_parts.isdisjoint(FROZEN_AT_FIRST) == resting and "plane_generator" in resting_parts
 
@@ -174,3 +175,24 @@ def test_smooth_densities_see_the_motion_scale(task: ReconV1Task) -> None:
         return any(bool(gradient.any()) for name, gradient in gradients.items() if ".driving_motion." in name)
 
     assert reaches_motion(False) and not reaches_motion(True)
+
+
+def test_motion_enters_as_strongly_as_asked(task: ReconV1Task) -> None:
+    networks = [deepcopy(task.generator) for _ in range(2)]
+    before = dict(task.generator.named_parameters())
+    for network, init in zip(networks, ("published", "fan_in"), strict=True):
+        torch.manual_seed(0)
+        initialise_motion(network, init, 10.0)
+    scaled, narrow = (dict(network.named_parameters()) for network in networks)
+    first = "canonical_encoder.driving_motion.hidden.0.weight"
+    assert torch.equal(scaled[first], before[first] * 10)
+    assert {name for name in before if not torch.equal(scaled[name], before[name])} == {
+        first,
+        first.replace("driving", "source"),
+    }
+    value = "canonical_encoder.motion_blocks.0.cross_attention.key_value.weight"
+    assert narrow[value].std().item() == pytest.approx(before[value].shape[1] ** -0.5, rel=0.15)
+    assert torch.equal(
+        narrow["canonical_encoder.motion_blocks.0.mlp.widen.weight"],
+        before["canonical_encoder.motion_blocks.0.mlp.widen.weight"],
+    )

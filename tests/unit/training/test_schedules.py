@@ -10,6 +10,7 @@ from portrait4d.training.schedules import (
     lazy_interval,
     lazy_settings,
     ramp,
+    rate_factor,
     render_resolution,
     scale_kimg,
     swap_probability,
@@ -93,3 +94,8 @@ def test_nothing_is_lazy_without_weight() -> None:
     assert lazy_interval(0.0, 4) is None
     with pytest.raises(ValueError, match="interval: expected at least 1, got 0"):
         lazy_settings(AdamSettings(1.0), 0)
+
+
+def test_rates_fall_at_the_end_if_they_are_told_to() -> None:
+    assert [rate_factor(images, 10, 4) for images in (0, 6000, 8000, 10000)] == [1, 1, 0.5, 0]
+    assert rate_factor(10000, 10, 0) == 1

@@ -80,6 +80,8 @@ def test_the_correspondence_map_is_that_of_the_posed_head(ellipsoid: HeadModel) 
     batch = supervise(ellipsoid).sample(1, torch.Generator().manual_seed(0))
     expected = render_correspondence(ellipsoid, batch.params, batch.camera, SIDE).image
     assert torch.equal(batch.target_correspondence, expected) and expected.abs().max() > 0.1
+    unseen = supervise(ellipsoid).request(1, torch.Generator().manual_seed(0), judged=False)()
+    assert unseen.target_correspondence is None and torch.equal(unseen.target_image, batch.target_image)
 
 
 def test_depth_comes_along(ellipsoid: HeadModel) -> None:
