@@ -88,6 +88,7 @@ class SupervisionConfig:
         pool: for the second: a database of clips or a folder of write_synthetic_portraits; None: rendered on line.
         workers: processes that render or load subjects.
         cross_driving: rendered on line: the driving picture shows another person.
+        vary: open head world: a subject's pictures change colour together, and half of the subjects are mirrored.
     """
 
     source: Literal["genhead", "synthetic_heads"] = "genhead"
@@ -98,6 +99,7 @@ class SupervisionConfig:
     pool: Path | None = None
     workers: int = 0
     cross_driving: bool = False
+    vary: bool = False
 
 
 def _recon_optim() -> OptimConfig:

@@ -8,6 +8,7 @@ from torch import nn
 from portrait4d.config.recon_training import ReconV1Training, SupervisionConfig
 from portrait4d.data.parameter_bank import ParameterBank
 from portrait4d.files.errors import UserError
+from portrait4d.geometry.mirroring import HeadMirror
 from portrait4d.losses.regularizers import density_roughness, sample_point_pairs
 from portrait4d.models.checkpoints import load_genhead
 from portrait4d.models.discriminator import Discriminator
@@ -22,6 +23,7 @@ from portrait4d.training.rendered_subjects import RenderedSubjects
 from portrait4d.training.schedules import lazy_interval
 from portrait4d.training.starting_weights import copy_matching, read_starting_weights
 from portrait4d.training.subject_frames import ClipSubjects, FolderSubjects, SubjectSource
+from portrait4d.training.subject_variation import VariedSubjects
 from portrait4d.training.supervision import SupervisedBatch, Supervision
 from portrait4d.training.synthetic_supervision import SyntheticHeadsSupervision, SyntheticSupervisionConfig
 from portrait4d.training.tasks import Moment, Step
@@ -144,7 +146,10 @@ def build_supervision(config: ReconV1Training, ranks: Ranks) -> Supervision:
     settings = SyntheticSupervisionConfig(size, config.static, not config.static, wanted.workers)
     motion = motion_reader(config.motion, ranks.device)
     source = _subject_source(wanted, size, config.resolution.initial)
-    return SyntheticHeadsSupervision(source, load_head("synthetic").to(ranks.device), settings, motion)
+    head = load_head("synthetic")
+    if wanted.vary:
+        source = VariedSubjects(source, HeadMirror.fit(head))
+    return SyntheticHeadsSupervision(source, head.to(ranks.device), settings, motion)
 
 
 def _subject_source(wanted: SupervisionConfig, size: int, rays: int) -> SubjectSource:
