@@ -38,6 +38,8 @@ bench: setup
 	$(BIN)/python benchmarks/bench_reenact.py
 	$(BIN)/python benchmarks/bench_genhead.py
 	$(BIN)/python benchmarks/bench_triplane_render.py
+	$(BIN)/python benchmarks/bench_nearest_triangle.py
+	$(BIN)/python benchmarks/bench_rasterize.py
 
 # Compiles the native operations into ~/.cache/portrait4d; from then on they serve (portrait4d/ops/backend.py).
 native: setup

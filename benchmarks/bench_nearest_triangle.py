@@ -5,7 +5,9 @@ Prints one table: median milliseconds of both, taken in turns, and their ratio. 
 """
 
 import argparse
+import json
 import os
+from pathlib import Path
 
 os.environ.setdefault("PORTRAIT4D_NATIVE", "1")  # read at the first use
 
@@ -22,7 +24,7 @@ from portrait4d.synthetic_heads.ellipsoid_head import VERSION, build_ellipsoid_h
 
 
 def main() -> None:
-    """Parse the command line, measure, and print a table."""
+    """Parse the command line, measure, print a table, and write JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     pose = HeadPoseConfig()
     sizes = [pose.coarse_resolution, pose.fine_resolution]
@@ -31,6 +33,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10, help="repetitions; medians are printed")
     parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
     parser.add_argument("--device", default="cpu", help="torch device")
+    parser.add_argument("--json", type=Path, help="also write the milliseconds here, by number of points")
     options = parser.parse_args()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -41,6 +44,7 @@ def main() -> None:
     triangles = triangles.expand(options.batch, -1, -1, -1).contiguous().to(device)
     print(f"{device}, {torch.get_num_threads()} threads, batch {options.batch}, {triangles.shape[1]} triangles")
     print(f"{'points':>10s}{'PyTorch ms':>11s}{'native ms':>11s}{'ratio':>9s}")
+    figures = {}
     for size in options.grids:
         axis = grid_axis(size, VolumeConfig().box_warp, device)
         points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).view(1, -1, 3)
@@ -48,7 +52,10 @@ def main() -> None:
         times = median_ms(
             against_pytorch(lambda points=points: nearest_triangle(points, triangles)), options.rounds, device
         )
+        figures[points.shape[1]] = times
         print(f"{points.shape[1]:10d}{speedup(times)}")
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2))
 
 
 if __name__ == "__main__":

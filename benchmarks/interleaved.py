@@ -3,10 +3,22 @@
 import statistics
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
 from portrait4d.ops.backend import build_native, without_native
+
+T = TypeVar("T")
+
+
+def seconds_of(call: Callable[[], T], device: torch.device) -> tuple[float, T]:
+    """Return the seconds that a call takes, and its result."""
+    _synchronise(device)
+    started = time.perf_counter()
+    result = call()
+    _synchronise(device)
+    return time.perf_counter() - started, result
 
 
 def median_ms(calls: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, float]:
@@ -14,12 +26,9 @@ def median_ms(calls: dict[str, Callable[[], object]], rounds: int, device: torch
     samples: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds + 1):
         for name, call in calls.items():
-            _synchronise(device)
-            started = time.perf_counter()
-            call()
-            _synchronise(device)
+            seconds, _ = seconds_of(call, device)
             if number:
-                samples[name].append((time.perf_counter() - started) * 1e3)
+                samples[name].append(seconds * 1e3)
     return {name: statistics.median(values) for name, values in samples.items()}
 
 

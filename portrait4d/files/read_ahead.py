@@ -1,9 +1,10 @@
-"""Threads that make the next items while the current one is used; results in order, memory bounded."""
+"""Threads that make the next items while the current one is used, or put the last ones away; order and memory kept."""
 
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 S = TypeVar("S")
@@ -69,6 +70,48 @@ def read_ahead(items: Iterable[T], weigh: Callable[[T], float], most: float) -> 
             filling.result()
         finally:
             shelf.close()
+
+
+@contextmanager
+def write_behind(write: Callable[[T], object], waiting: int) -> Iterator[Callable[[T], None]]:
+    """Give a function that hands items to a thread of its own, which writes them one after the other.
+
+    The function waits while `waiting` items wait, and raises what an earlier write raised, after which nothing is
+    written any more. Leaving the context waits until everything is written, and raises likewise; leaving it by an
+    exception drops what waits.
+
+    Args:
+        write: called in the thread, in the order of the items.
+        waiting: most items that wait, at least 1; one more is being written.
+    """
+    shelf: _Shelf[T] = _Shelf(waiting)
+    abandoned = threading.Event()
+
+    def drain() -> None:
+        try:
+            while shelf.wait():
+                item = shelf.take()
+                if not abandoned.is_set():
+                    write(item)
+                del item
+        finally:
+            shelf.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(drain)
+
+        def put(item: T) -> None:
+            if not shelf.put(item, 1):
+                writing.result()
+
+        try:
+            yield put
+        except BaseException:
+            abandoned.set()
+            raise
+        finally:
+            shelf.finish()
+        writing.result()
 
 
 class _Shelf(Generic[T]):

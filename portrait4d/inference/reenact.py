@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from portrait4d.config.experiments import ReenactConfig
 from portrait4d.data.portrait_folder import MOTION_VECTORS, PreparedPortrait
@@ -63,6 +63,8 @@ class Reenactor:
         network = load_reconstructor(config.network, build_open_head)
         self.network = network.to(self.device, memory_format=torch.channels_last)
         self.dtype = getattr(torch, config.dtype)
+        for module in self.network.driven_modules():
+            _cast_dense_layers(module, self.dtype)
         self._motion_encoder: MotionEncoder | CompactMotionEncoder | None = None
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -88,6 +90,11 @@ class Reenactor:
         """
         encoder = load_compact_motion_encoder() if self.config.motion == "synthetic" else load_motion_encoder()
         self._motion_encoder = encoder.to(self.device)
+
+    @property
+    def loads_beside_rendering(self) -> bool:
+        """Whether `load_frame` may run in a thread beside `render`: not where a motion encoder would take its cores."""
+        return self._motion_encoder is None or self.device.type != "cpu"
 
     @torch.inference_mode()
     def load_frame(self, portrait: PreparedPortrait) -> Frame:
@@ -115,9 +122,12 @@ class Reenactor:
 
     @torch.inference_mode()
     def encode_source(self, frame: Frame) -> SourceFeatures:
-        """Compute what depends on the source alone."""
-        with self.precision():
-            return self.network.encode_source(frame.image, frame.motion)
+        """Compute what depends on the source alone, in float32 whatever the type: all frames inherit its errors."""
+        features = self.network.encode_source(frame.image, frame.motion)
+        if self.dtype == torch.float32:
+            return features
+        # of the type and layout of what each frame adds to it
+        return replace(features, detail=features.detail.to(self.dtype, memory_format=torch.channels_last))
 
     @torch.inference_mode()
     def render(
@@ -172,8 +182,15 @@ class Reenactor:
             raise UserError(f"no mesh: {error}; choose another --shape-level") from None
 
     def precision(self) -> torch.autocast:
-        """Return the context in which networks run: automatic casting to the configured type."""
+        """Return the context in which driven networks run: automatic casting to the configured type."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+
+def _cast_dense_layers(module: nn.Module, dtype: torch.dtype) -> None:
+    """Store the weights of a module's products in a type; automatic casting would convert them for every frame."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            layer.to(dtype)
 
 
 def _orbit_angles(config: ReenactConfig, step: int, steps: int) -> tuple[float, float]:

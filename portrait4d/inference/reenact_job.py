@@ -10,9 +10,13 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
 from pathlib import Path
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -24,11 +28,13 @@ from portrait4d.data.image_io import image_grid, load_image, save_image, save_vi
 from portrait4d.data.portrait_folder import PortraitFolder, PreparedPortrait
 from portrait4d.files.atomic import atomic_path
 from portrait4d.files.errors import UserError
-from portrait4d.inference.reenact import Frame, Reenactor
-from portrait4d.models.outputs import SourceFeatures
+from portrait4d.files.read_ahead import map_in_order, write_behind
+from portrait4d.inference.reenact import Frame, Reenactor, View
+from portrait4d.models.outputs import HeadRender, SourceFeatures
 from portrait4d.rendering.marching_cubes import Surface
 
 _GRID_CELL = 192
+_WAITING = 4  # driving frames that are read ahead, and results that wait to be written
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,7 @@ class _Job:
         self.sources = sources
         self.drivers = drivers
         self.report = Report()
+        self._log_lock = Lock()
 
     def run(self) -> Report:
         if not self.config.resume:
@@ -139,14 +146,22 @@ class _Job:
 
     def _load(self, portrait: PreparedPortrait) -> Frame | None:
         """Load a portrait; note a failure once and give None for it from then on."""
-        key = str(portrait.image_path)
-        if key in self.report.failures:
+        return self._accept(portrait, self._read(portrait))
+
+    def _read(self, portrait: PreparedPortrait) -> Frame | UserError | None:
+        """Load a portrait, in whatever thread; None if that failed before."""
+        if str(portrait.image_path) in self.report.failures:
             return None
         try:
             return self.reenactor.load_frame(portrait)
         except UserError as error:
-            self._fail(key, error)
+            return error
+
+    def _accept(self, portrait: PreparedPortrait, read: Frame | UserError | None) -> Frame | None:
+        if isinstance(read, UserError):
+            self._fail(str(portrait.image_path), read)
             return None
+        return read
 
     def _fail(self, key: str, error: UserError) -> None:
         self.report.failures[key] = str(error)
@@ -156,16 +171,22 @@ class _Job:
     def _render_tasks(
         self, number: int, portrait: PreparedPortrait, source: Frame, tasks: list[Task], progress: tqdm
     ) -> None:
+        """Render while another thread reads the next driving frames and a third writes the last results."""
         features = self.reenactor.encode_source(source) if self.config.source_cache else None
-        loaded: tuple[int, Frame | None] = (-1, None)
-        for task in tasks:
-            if loaded[0] != task.driver_index:
-                loaded = (task.driver_index, self._load(task.driver))
-            if loaded[1] is not None:
-                self._render_task(_Source(number, portrait, source, features), task, loaded[1])
-            progress.update(1)
+        known = _Source(number, portrait, source, features)
+        groups = [list(group) for _, group in groupby(tasks, key=lambda task: task.driver_index)]
+        readers = 1 if self.reenactor.loads_beside_rendering else 0
+        frames = map_in_order(self._read, [group[0].driver for group in groups], readers, _WAITING)
+        with write_behind(lambda write: write(), _WAITING) as put, closing(frames):
+            for group, read in zip(groups, frames, strict=True):
+                driver = self._accept(group[0].driver, read)
+                for task in group:
+                    if driver is not None:
+                        put(self._render_task(known, task, driver))
+                    progress.update(1)
 
-    def _render_task(self, source: "_Source", task: Task, driver: Frame) -> None:
+    def _render_task(self, source: "_Source", task: Task, driver: Frame) -> Callable[[], None]:
+        """Render one result and return what writes its files."""
         started = time.perf_counter()
         frame, features = source.frame, source.features
         if features is None:
@@ -175,26 +196,37 @@ class _Job:
         render = self.reenactor.render(frame, features, driver, view, self.reenactor.jitter(source.number, task.index))
         result = render.image_sr[0].float().cpu()
         seconds = time.perf_counter() - started
-        strip_path, frame_path = self._paths(source.portrait, task)
-        save_image(frame_path, result)
-        save_image(strip_path, side_by_side([frame.image[0].cpu(), result, driver.image[0].cpu()]))
         self.report.written += 1
         self.report.seconds += seconds
+        pictures = [frame.image[0].cpu(), result, driver.image[0].cpu()]
+        surface = self._surface(source, task, render, view) if self.config.shape else None
+        return partial(self._write, source.portrait, task, pictures, surface, seconds)
+
+    def _surface(self, source: "_Source", task: Task, render: HeadRender, view: View) -> Surface | None:
+        try:
+            return self.reenactor.surface(source.frame, render, view)
+        except UserError as error:
+            self._fail(str(self._mesh_path(source.portrait, task)), error)
+            return None
+
+    def _write(
+        self, portrait: PreparedPortrait, task: Task, pictures: list[Tensor], surface: Surface | None, seconds: float
+    ) -> None:
+        """Write the files of a result: `pictures` are source, result and driver."""
+        strip_path, frame_path = self._paths(portrait, task)
+        save_image(frame_path, pictures[1])
+        save_image(strip_path, side_by_side(pictures))
+        if surface is not None:
+            write_mesh(self._mesh_path(portrait, task), surface)
         self._log(
             {
-                "source": source.portrait.stem,
+                "source": portrait.stem,
                 "driver": task.driver.stem,
                 "index": task.index,
                 "strip": str(strip_path.relative_to(self.config.outdir)),
                 "seconds": round(seconds, 4),
             }
         )
-        if self.config.shape:
-            path = self._mesh_path(source.portrait, task)
-            try:
-                write_mesh(path, self.reenactor.surface(frame, render, view))
-            except UserError as error:
-                self._fail(str(path), error)
 
     def _paths(self, portrait: PreparedPortrait, task: Task) -> tuple[Path, Path]:
         folder = self.config.outdir / portrait.stem
@@ -211,7 +243,7 @@ class _Job:
 
     def _log(self, entry: dict) -> None:
         self.config.outdir.mkdir(parents=True, exist_ok=True)
-        with (self.config.outdir / "results.jsonl").open("a") as file:
+        with self._log_lock, (self.config.outdir / "results.jsonl").open("a") as file:
             file.write(json.dumps(entry) + "\n")
 
     def _frames(self, portrait: PreparedPortrait, number: int) -> Iterator[Path]:

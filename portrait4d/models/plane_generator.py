@@ -55,7 +55,8 @@ class PlaneGenerator(nn.Module):
         """
         if canonical.shape[-1] % 4 or canonical.shape[-2] % 4:
             raise ValueError(f"canonical: expected sides that are multiples of 4, got {tuple(canonical.shape[-2:])}")
-        x = convolve3x3(canonical, self.input_conv.weight[:, : self.plane_channels]).add_(folded_detail)
+        weight = self.input_conv.weight[:, : self.plane_channels].to(canonical.dtype)
+        x = convolve3x3(canonical, weight).add_(folded_detail)
         x = F.leaky_relu(x, _LEAKY_SLOPE, inplace=True)
         x = F.leaky_relu(self.embedding_conv(x), _LEAKY_SLOPE, inplace=True)
         tokens, grid = self.patch_embedding(x)

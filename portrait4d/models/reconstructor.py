@@ -92,6 +92,16 @@ class Reconstructor(nn.Module):
         planes = self.plane_generator(canonical, source.detail)
         return planes.unflatten(1, (3, self.config.plane_features))
 
+    def driven_modules(self) -> tuple[nn.Module, ...]:
+        """Return the parts of `generate_planes` whose weights no source features depend on."""
+        encoder, generator = self.canonical_encoder, self.plane_generator
+        return (
+            encoder.driving_motion,
+            encoder.motion_blocks,
+            encoder.upsampler,
+            *(module for name, module in generator.named_children() if name != "input_conv"),  # used by `fold_detail`
+        )
+
     def head_pose_field(self, params: HeadParams) -> HeadPoseField | None:
         """Build the deformation field of a batch of frames, once for both rendering passes."""
         return build_head_pose_field(self.head, params, self.config.volume.box_warp, self.config.head_pose)
@@ -120,7 +130,7 @@ class Reconstructor(nn.Module):
         options = options or RenderOptions()
         resolution = options.resolution or self.config.render_resolution
         with torch.autocast(planes.device.type, enabled=False):
-            rays = self._render_rays(planes.float(), camera, deformation, resolution, options)
+            rays = self.render_rays(planes.float(), camera, deformation, resolution, options)
         features, depth, transmittance = (
             value.transpose(1, 2).unflatten(2, (resolution, resolution))
             for value in (rays.features, rays.depth[..., None], rays.transmittance[..., None])
@@ -128,7 +138,7 @@ class Reconstructor(nn.Module):
         behind = functional.interpolate(background.float(), (resolution, resolution), mode="bilinear")
         full = 2 * (features + transmittance * behind) - 1
         return HeadRender(
-            image_sr=self._super_resolve(full, options.super_resolution),
+            image_sr=self.super_resolve(full, options.super_resolution),
             features=full,
             features_without_background=2 * features - 1,
             background=2 * behind - 1,
@@ -138,9 +148,10 @@ class Reconstructor(nn.Module):
             rays=rays,
         )
 
-    def _render_rays(
+    def render_rays(
         self, planes: Tensor, camera: Tensor, deformation: HeadPoseField | None, resolution: int, options: RenderOptions
     ) -> RenderedRays:
+        """Do the volume rendering of `render`: float32 planes (B, 3, F, H, W) to resolution² rays, row by row."""
         volume = self.config.volume
         jitter = options.jitter or midpoint_jitter(
             len(camera), volume.depth_samples, volume.importance_samples, camera.device
@@ -149,7 +160,8 @@ class Reconstructor(nn.Module):
         rays = camera_rays(camera, resolution)
         return render_rays(field, rays, jitter, volume, options.chunk, options.box_scale, options.keep_samples)
 
-    def _super_resolve(self, features: Tensor, folded: FoldedSuperResolution | None) -> Tensor:
+    def super_resolve(self, features: Tensor, folded: FoldedSuperResolution | None) -> Tensor:
+        """Do the last step of `render`: features (B, F, R, R) in [-1, 1] to the picture (B, 3, S, S)."""
         if folded is not None:
             return self.super_resolution.forward_folded(folded, features[:, :3], features)
         style = self.average_style.expand(len(features), -1)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from portrait4d.ops.attention import attend
 from portrait4d.ops.dense import Linear
 
 Grid = tuple[int, int]
@@ -84,7 +85,7 @@ class CrossAttention(nn.Module):
         """Return (B, N, dim) of tokens (B, N, dim) and a context (B, M, dim)."""
         query = self._split_heads(self.query(tokens))
         key, value = (self._split_heads(half) for half in self.key_value(context).chunk(2, dim=-1))
-        attended = F.scaled_dot_product_attention(query, key, value)
+        attended = attend(query, key, value)
         return self.output(attended.transpose(1, 2).flatten(2))
 
     def _split_heads(self, tokens: torch.Tensor) -> torch.Tensor:

@@ -44,6 +44,7 @@ _EXACT_FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-f
 CUDA_FLAGS = ("-std=c++17", "-O3", "-fmad=false")
 _logger = logging.getLogger(__name__)
 _switched_off = ContextVar("switched_off", default=False)
+_textbook = ContextVar("textbook", default=False)
 
 
 def pick_device(name: str) -> torch.device:
@@ -57,6 +58,14 @@ def pick_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: this PyTorch finds no CUDA device; use --device cpu")
     return torch.device(name)
+
+
+def fast_types(device: torch.device) -> tuple[str, ...]:
+    """Return the types in which a device multiplies matrices well: float32, and bfloat16 where it has instructions."""
+    if device.type == "cuda":
+        return ("float32", "bfloat16") if torch.cuda.is_bf16_supported(including_emulation=False) else ("float32",)
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return ("float32", "bfloat16") if "avx512_bf16" in flags or "amx_bf16" in flags else ("float32",)
 
 
 def keep_freed_memory() -> bool:
@@ -76,11 +85,14 @@ def keep_freed_memory() -> bool:
 
 def native_serves(*tensors: Tensor) -> bool:
     """Tell whether the native operations serve these tensors: all float32, on the CPU or a GPU it knows."""
-    if _switched_off.get():
-        return False
     device = tensors[0].device
     same = all(tensor.device == device and tensor.dtype == torch.float32 for tensor in tensors)
-    return same and (device.type == "cpu" or (device.type == "cuda" and _builds_cuda())) and load_native()
+    return same and (device.type == "cpu" or (device.type == "cuda" and _builds_cuda())) and native_is_there()
+
+
+def native_is_there() -> bool:
+    """Tell whether the native operations are loaded, or can be, and not switched off."""
+    return not _switched_off.get() and load_native()
 
 
 @contextmanager
@@ -91,6 +103,21 @@ def without_native() -> Iterator[None]:
         yield
     finally:
         _switched_off.reset(token)
+
+
+def fast_routes_serve() -> bool:
+    """Tell whether dense layers and attention may take another form than PyTorch's plain one."""
+    return not _textbook.get()
+
+
+@contextmanager
+def textbook_forms() -> Iterator[None]:
+    """Let dense layers and attention take PyTorch's plain form inside the context, to compare with."""
+    token = _textbook.set(True)
+    try:
+        yield
+    finally:
+        _textbook.reset(token)
 
 
 @functools.cache

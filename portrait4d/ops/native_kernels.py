@@ -22,6 +22,7 @@ def register_kernels() -> None:
         "triplane_render": _fake_render,
         "nearest_triangle": _fake_nearest_triangle,
         "rasterize": _fake_rasterize,
+        "convolve3x3_bfloat16": _fake_convolve,
     }
     for name, fake in fakes.items():
         torch.library.register_fake(f"{_LIBRARY}::{name}", fake)
@@ -47,6 +48,11 @@ def _march_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, outp
 
 def _march_backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor, Tensor]:
     return torch.ops.portrait4d.march_rays_backward(*gradients, *ctx.saved_tensors)
+
+
+def _fake_convolve(picture: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    batch, _, height, width = picture.shape
+    return picture.new_empty(batch, height, width, weight.shape[0]).permute(0, 3, 1, 2)
 
 
 def _fake_fetch(table: Tensor, points: Tensor, box_warp: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Threads that read ahead: order, bounds, errors in their turn, and leaving early."""
+"""Threads that read ahead and write behind: order, bounds, errors in their turn, and leaving early."""
 
 import threading
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from portrait4d.files.read_ahead import map_in_order, read_ahead
+from portrait4d.files.read_ahead import map_in_order, read_ahead, write_behind
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -75,3 +75,71 @@ def test_leaving_early_ends_the_thread() -> None:
     with closing(read_ahead(endless(), lambda _: 1, 4)) as results:
         assert next(results) == 0
     assert threading.active_count() == before
+
+
+def test_everything_is_written_in_order_in_another_thread() -> None:
+    written: list[int] = []
+    threads: set[int] = set()
+
+    def write(value: int) -> None:
+        threads.add(threading.get_ident())
+        written.append(value)
+
+    with write_behind(write, 2) as put:
+        for value in range(30):
+            put(value)
+    assert written == list(range(30))
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+
+
+def test_putting_waits_for_room() -> None:
+    may_write, handed = threading.Event(), []
+
+    def hand_over() -> None:
+        with write_behind(lambda _: may_write.wait(10), 2) as put:
+            for value in range(6):
+                put(value)
+                handed.append(value)
+
+    thread = threading.Thread(target=hand_over)
+    thread.start()
+    thread.join(0.2)
+    assert len(handed) <= 3  # one is being written, two wait
+    may_write.set()
+    thread.join(10)
+    assert handed == list(range(6))
+
+
+def test_a_failed_write_is_raised_and_ends_writing() -> None:
+    written: list[int] = []
+
+    def write(value: int) -> None:
+        if value == 3:
+            raise OSError("disk full")
+        written.append(value)
+
+    with pytest.raises(OSError, match="disk full"), write_behind(write, 2) as put:
+        for value in range(100):
+            put(value)
+    assert written == [0, 1, 2]
+
+
+def test_a_failed_last_write_is_raised() -> None:
+    with pytest.raises(ZeroDivisionError), write_behind(lambda value: 1 // value, 4) as put:
+        put(0)
+
+
+def test_an_exception_drops_what_waits() -> None:
+    may_write, written = threading.Event(), []
+
+    def write(value: int) -> None:
+        may_write.wait(10)
+        written.append(value)
+
+    with pytest.raises(KeyError), write_behind(write, 5) as put:
+        for value in range(4):
+            put(value)
+        threading.Timer(0.2, may_write.set).start()
+        raise KeyError
+    assert len(written) <= 1

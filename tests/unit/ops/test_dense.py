@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from portrait4d.ops.backend import keep_freed_memory
+from portrait4d.ops.backend import keep_freed_memory, textbook_forms
 from portrait4d.ops.dense import Conv3x3, Linear, convolve3x3, linear
 
 
@@ -40,6 +40,33 @@ def test_modules_train_and_work_in_half_precision() -> None:
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert convolution(x).dtype == torch.bfloat16
         assert layer(torch.randn(1, 2048, 32)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("batch", "i", "o", "h", "w"), [(1, 32, 64, 64, 64), (2, 96, 32, 65, 71), (1, 64, 160, 97, 64), (1, 48, 32, 64, 64)]
+)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@torch.no_grad()
+def test_bfloat16_convolution_rounds_little_more_than_the_reference(
+    batch: int, i: int, o: int, h: int, w: int, layout: torch.memory_format
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, i, h, w, generator=generator).bfloat16().contiguous(memory_format=layout)
+    weight = torch.randn(o, i, 3, 3, generator=generator).bfloat16()
+    for bias in (torch.randn(o, generator=generator).bfloat16(), None):
+        ours = convolve3x3(x, weight, bias)
+        expected = functional.conv2d(x.double(), weight.double(), None if bias is None else bias.double(), padding=1)
+        assert ours.dtype == torch.bfloat16 and ours.shape == expected.shape
+        rounding = expected.bfloat16().double() - expected
+        assert 0 < (ours.double() - expected).square().mean().sqrt() < 3 * rounding.square().mean().sqrt()
+
+
+def test_textbook_forms_are_pytorchs_own() -> None:
+    x, weight = torch.randn(1, 32, 64, 64), torch.randn(32, 32, 3, 3)
+    with torch.no_grad(), textbook_forms():
+        assert torch.equal(convolve3x3(x, weight), functional.conv2d(x, weight, padding=1))
+        tokens = x.flatten(2).transpose(1, 2).contiguous()
+        assert torch.equal(linear(tokens, weight[:, :, 0, 0]), functional.linear(tokens, weight[:, :, 0, 0]))
 
 
 def test_memory_setting_reports_whether_it_took_effect() -> None:
