@@ -20,12 +20,12 @@ from torch.func import jacrev, vmap
 from data_preprocess.bfm_model import BfmModel, rotation_from_angles
 from data_preprocess.bfm_to_flame.bfm_files import BfmShape
 from data_preprocess.bfm_to_flame.flame_files import FlameShape
-from data_preprocess.flame_fitting.pose_solver import solve_positive
-from data_preprocess.flame_fitting.posed_points import JAW, PosedPoints, split_vertices
 from portrait4d.files.errors import InputFileError
 from portrait4d.files.safe_pickle import NUMPY_RULES, Record, read_object_npy
 from portrait4d.geometry.flame import WORLD_PER_METRE, HeadModel
 from portrait4d.geometry.head_params import EXPRESSION_DIM, SHAPE_DIM, HeadParams
+from portrait4d.geometry.pose_solver import solve_positive
+from portrait4d.geometry.posed_points import JAW, PosedPoints, split_vertices
 from portrait4d.geometry.rotations import axis_angle_to_matrix
 from portrait4d.models.pretrained.registry import find_weights
 

@@ -3,18 +3,13 @@
 Pictures have 512 pixels a side; points are (x, y) in pixels, y **up**. Source: flame-fitting.md §5.
 """
 
-import math
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from portrait4d.geometry.cameras import FOV_DEG
 from portrait4d.geometry.face_alignment import LANDMARKS_98_TO_70
+from portrait4d.geometry.head_fit import PICTURE, HeadFit
 
-PICTURE = 512
-FOCAL_PIXELS = PICTURE / (2 * math.tan(math.radians(FOV_DEG) / 2))
 CONTOUR = 17
 EYE_CORNERS = [36, 39, 42, 45]
 MOUTH = slice(48, 68)
@@ -22,27 +17,6 @@ UPPER_LIDS = [36, 37, 38, 39, 42, 43, 44, 45]
 LOWER_LIDS = [36, 41, 40, 39, 42, 47, 46, 45]
 CLOSED_GAP_PIXELS = 8.0
 """Detected lid gaps up to this are closed eyes."""
-
-
-@dataclass(frozen=True)
-class HeadFit:
-    """A head in front of the camera: the state of a fit of B pictures.
-
-    Attributes:
-        shape: (B, 300).
-        expression: (B, 100).
-        rotation_rad: (B, 3) axis-angle of the head, world to camera.
-        jaw_rad: (B, 3) axis-angle.
-        eye_rad: (B, 3) axis-angle of both eyes.
-        translation: (B, 3) world to camera, world units; z < 0 is in front.
-    """
-
-    shape: Tensor
-    expression: Tensor
-    rotation_rad: Tensor
-    jaw_rad: Tensor
-    eye_rad: Tensor
-    translation: Tensor
 
 
 def target_points(landmarks98: np.ndarray, landmarks68: np.ndarray, picture_size: int) -> np.ndarray:
@@ -55,12 +29,6 @@ def target_points(landmarks98: np.ndarray, landmarks68: np.ndarray, picture_size
     points = np.concatenate([landmarks68[:CONTOUR], landmarks98[LANDMARKS_98_TO_70[CONTOUR:]]]).astype(np.float32)
     points *= PICTURE / picture_size
     return np.stack([points[:, 0], PICTURE - points[:, 1]], axis=1)
-
-
-def project(points_world: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
-    """Project points (B, K, 3) by world-to-camera rotations (B, 3, 3) and translations (B, 3) to (B, K, 2) pixels."""
-    points = points_world @ rotation.transpose(-1, -2) + translation[..., None, :]
-    return FOCAL_PIXELS * points[..., :2] / -points[..., 2:] + PICTURE / 2
 
 
 def placement_energy(points: Tensor, targets: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data_preprocess.flame_fitting.energies import HeadFit
 from data_preprocess.flame_fitting.fitting_head import FittedParts, reduce_head
 from data_preprocess.flame_fitting.observations import (
     START_FOLDERS,
@@ -20,8 +19,7 @@ from data_preprocess.flame_fitting.observations import (
     stack_start,
     stack_targets,
 )
-from data_preprocess.flame_fitting.pose_solver import Beliefs, solve_pose
-from data_preprocess.flame_fitting.solver import Schedule, fit_head, labels_of
+from data_preprocess.flame_fitting.solver import Schedule, fit_head
 from data_preprocess.flame_fitting.visuals import write_visuals
 from data_preprocess.job_report import JobReport
 from portrait4d.data.portrait_folder import (
@@ -34,6 +32,8 @@ from portrait4d.data.portrait_folder import (
 from portrait4d.files.atomic import atomic_path
 from portrait4d.files.errors import InputFileError
 from portrait4d.geometry.flame import HeadModel
+from portrait4d.geometry.head_fit import HeadFit, labels_of
+from portrait4d.geometry.pose_solver import Beliefs, solve_pose
 from portrait4d.ops.backend import pick_device
 from portrait4d.training.head_choice import load_head
 
@@ -151,7 +151,7 @@ class _Job:
         start, targets = stack_start(observations, shared_shape, self.device), stack_targets(observations, self.device)
         _, parts = self.head
         if self.config.optimise_rotation:
-            start = solve_pose(parts, targets, start, Beliefs() if self.config.init == "neutral" else None)
+            start = solve_pose(parts.landmarks, targets, start, Beliefs() if self.config.init == "neutral" else None)
         fit = fit_head(parts, targets, start, self.config.schedule, progress.update)
         self._save(observations, fit, output)
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from data_preprocess.flame_fitting.posed_points import (
+from portrait4d.geometry.flame import HeadModel
+from portrait4d.geometry.head_params import HeadParams
+from portrait4d.geometry.posed_points import (
     EYES,
     JAW,
     STILL,
@@ -20,8 +22,6 @@ from data_preprocess.flame_fitting.posed_points import (
     split_vertices,
     turn_parts,
 )
-from portrait4d.geometry.flame import HeadModel
-from portrait4d.geometry.head_params import SHAPE_DIM, HeadParams
 
 FLAME_LIDS = {
     37: (2452, 2454),
@@ -130,15 +130,3 @@ def _orthogonal_patterns(vertices: PosedPoints) -> PosedPoints:
     kept = patterns[:, squares > _NEGLIGIBLE**2 * squares.max()].float()
     directions = torch.einsum("vp,hvxl->hpxl", kept, vertices.directions)
     return PosedPoints(directions, torch.zeros_like(vertices.correctives[:, : kept.shape[1]]))
-
-
-def params_of(shape: Tensor, expression: Tensor, jaw_rad: Tensor, eye_rad: Tensor) -> HeadParams:
-    """Return head parameters with an unposed neck and both eyes turned alike.
-
-    Args:
-        shape: (B, 300), or (1, 300) for one identity.
-        expression: (B, 100).
-        jaw_rad, eye_rad: (B, 3) axis-angles.
-    """
-    pose = torch.cat([torch.zeros_like(jaw_rad), jaw_rad], dim=1)
-    return HeadParams(shape.expand(len(expression), SHAPE_DIM), expression, pose, eye_rad.repeat(1, 2))

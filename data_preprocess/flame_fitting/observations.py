@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from data_preprocess.bfm_to_flame.flame_files import FLAME_PARAMS, FlameShape, load_flame_shape
-from data_preprocess.flame_fitting.energies import HeadFit, target_points
+from data_preprocess.flame_fitting.energies import target_points
 from data_preprocess.flame_fitting.solver import START_TRANSLATION
 from portrait4d.data.image_io import read_image_size
 from portrait4d.data.portrait_folder import SIMPLIFIED_LABELS, PreparedPortrait
 from portrait4d.files.errors import InputFileError
+from portrait4d.geometry.head_fit import HeadFit
 from portrait4d.geometry.head_params import EXPRESSION_DIM, SHAPE_DIM, split_label
 
 START_FOLDERS = {"bfm2flame": FLAME_PARAMS, "simplified": SIMPLIFIED_LABELS, "neutral": None}

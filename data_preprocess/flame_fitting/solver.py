@@ -1,6 +1,7 @@
 """The published schedule: Adam on the translation, then on identity, expression, gaze and translation.
 
-Rotation and jaw stay as they are (`pose_solver.py` finds them where that is wanted). Source: flame-fitting.md §5-6.
+Rotation and jaw stay as they are (`geometry/pose_solver.py` finds them where that is wanted).
+Source: flame-fitting.md §5-6.
 """
 
 import math
@@ -10,16 +11,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from data_preprocess.flame_fitting.energies import (
-    HeadFit,
-    departure_energy,
-    placement_energy,
-    project,
-    refinement_energy,
-)
-from data_preprocess.flame_fitting.fitting_head import FittedParts, params_of
-from portrait4d.geometry.cameras import FOV_DEG, intrinsics_from_fov, invert_rigid, join_camera
-from portrait4d.geometry.head_params import HeadParams, join_label
+from data_preprocess.flame_fitting.energies import departure_energy, placement_energy, refinement_energy
+from data_preprocess.flame_fitting.fitting_head import FittedParts
+from portrait4d.geometry.cameras import FOV_DEG
+from portrait4d.geometry.head_fit import HeadFit, params_of, project
 from portrait4d.geometry.rotations import axis_angle_to_matrix
 
 MESH_WEIGHT = 1e6
@@ -105,20 +100,3 @@ class _Descent:
             adam.step()
             self.on_step()
         return best
-
-
-def labels_of(fit: HeadFit) -> Tensor:
-    """Return the frame labels (B, 437) of a fit: camera, coefficients, head rotation, jaw, both eyes.
-
-    Eyes turned by more than a quarter turn are taken for turned the other way (flame-fitting.md §5).
-    """
-    rows = len(fit.expression)
-    world2camera = torch.eye(4, device=fit.translation.device).repeat(rows, 1, 1)
-    world2camera[:, :3, :3] = axis_angle_to_matrix(fit.rotation_rad)
-    world2camera[:, :3, 3] = fit.translation
-    intrinsics = intrinsics_from_fov().to(world2camera).expand(rows, 3, 3)
-    angle = fit.eye_rad.norm(dim=1, keepdim=True)
-    eye = torch.where(angle > math.pi / 2, fit.eye_rad * (angle - math.pi) / angle, fit.eye_rad)
-    pose = torch.cat([fit.rotation_rad, fit.jaw_rad], dim=1)
-    params = HeadParams(fit.shape.expand(rows, -1), fit.expression, pose, eye.repeat(1, 2))
-    return join_label(join_camera(invert_rigid(world2camera), intrinsics), params)

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_preprocess.flame_fitting.energies import PICTURE
 from data_preprocess.flame_fitting.fitting_head import FittedParts
 from data_preprocess.flame_fitting.observations import Observation
 from portrait4d.data.image_io import load_image, save_image, side_by_side
 from portrait4d.geometry.cameras import project_points
 from portrait4d.geometry.flame import HeadModel
+from portrait4d.geometry.head_fit import PICTURE
 from portrait4d.geometry.head_params import split_label
 from portrait4d.rendering.mesh_maps import (
     MeshMap,

@@ -185,3 +185,25 @@ class MotionEncoderConfig:
         require(self.crop_size % halvings == 0, "crop_size", f"a multiple of {halvings}", self.crop_size)
         sizes = (self.picture_size, self.crop_size, self.squeezed, self.hidden, self.inputs)
         require(min(sizes) >= 1, "picture_size, crop_size, squeezed, hidden, inputs", "at least 1", sizes)
+
+
+@dataclass(frozen=True)
+class LandmarkNetworkConfig:
+    """Compact landmark network of the open head world: picture to landmarks and presence of a face.
+
+    Attributes:
+        picture_size: pixels a side of what it sees; every stage halves it.
+        widths: channels of the stages, multiples of 8 but for the first; from the second on they are led back up.
+        points: how many landmarks.
+    """
+
+    picture_size: int = 96
+    widths: tuple[int, ...] = (16, 32, 64, 128)
+    points: int = 70
+
+    def __post_init__(self) -> None:
+        require(len(self.widths) >= 3, "widths", "at least three stages", self.widths)
+        require(all(width % 8 == 0 for width in self.widths[1:]), "widths", "multiples of 8", self.widths)
+        halvings = 2 ** len(self.widths)
+        require(self.picture_size % halvings == 0, "picture_size", f"a multiple of {halvings}", self.picture_size)
+        require(self.points >= 1, "points", "at least 1", self.points)

@@ -27,6 +27,29 @@ def axis_angle_to_matrix(axis_angle_rad: Tensor) -> Tensor:
     return rotation.view(*axis_angle_rad.shape[:-1], 3, 3)
 
 
+def axis_angle_derivatives(axis_angle_rad: Tensor) -> Tensor:
+    """Return the derivatives (..., 3, 3, 3) of rotation matrices by their axis-angles (..., 3), which come last.
+
+    dR / dr_i = (r_i [r]x + [r x (1 - R) e_i]x) R / |r|^2, and [e_i]x R where there is no rotation.
+
+    Source: Gallego and Yezzi 2015, "A Compact Formula for the Derivative of a 3-D Rotation in Exponential Coordinates".
+    """
+    rotation = axis_angle_to_matrix(axis_angle_rad)
+    identity = torch.eye(3, dtype=rotation.dtype, device=rotation.device)
+    square = axis_angle_rad.square().sum(dim=-1)[..., None, None]
+    moved = torch.linalg.cross(axis_angle_rad[..., None, :], (identity - rotation).mT, dim=-1)
+    axes = axis_angle_rad[..., None] * axis_angle_rad[..., None, :] + moved
+    axes = torch.where(square > 1e-10, axes / square.clamp_min(1e-10), identity)  # row i: about what r_i turns
+    return torch.einsum("...ixy,...yz->...xzi", _cross_matrices(axes), rotation)
+
+
+def _cross_matrices(vectors: Tensor) -> Tensor:
+    """Return the matrices (..., 3, 3) that take points p to vectors x p."""
+    x, y, z = vectors.unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+
+
 def rotation_about_y(angle_rad: Tensor) -> Tensor:
     """Return rotations (..., 3, 3) by `angle_rad` (...) about +y; positive turns +z towards +x."""
     return axis_angle_to_matrix(angle_rad[..., None] * angle_rad.new_tensor([0.0, 1.0, 0.0]))

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from portrait4d.config.gan_networks import DiscriminatorConfig, GenHeadConfig
 from portrait4d.config.load import config_from_dict
-from portrait4d.config.networks import MotionEncoderConfig, ReconstructorConfig
+from portrait4d.config.networks import LandmarkNetworkConfig, MotionEncoderConfig, ReconstructorConfig
 from portrait4d.files.atomic import atomic_path
-from portrait4d.files.errors import InputFileError
+from portrait4d.files.errors import InputFileError, UserError
 from portrait4d.geometry.flame import HeadModel
 from portrait4d.geometry.open_head import OpenHeadBuilder, digest_assets
+from portrait4d.models.compact_landmarks import CompactLandmarks
 from portrait4d.models.compact_motion_encoder import CompactMotionEncoder
 from portrait4d.models.discriminator import Discriminator
 from portrait4d.models.genhead import GenHead
@@ -31,11 +32,14 @@ from portrait4d.models.upstream_pickles import read_network_pickle
 FORMAT = "portrait4d-1"
 HEAD = "head."
 
-MOTION_ENCODER = Path(__file__).parents[1] / "pretrained_models" / "motion-encoder-synthetic.safetensors"
+_PRETRAINED = Path(__file__).parents[1] / "pretrained_models"
+MOTION_ENCODER = _PRETRAINED / "motion-encoder-synthetic.safetensors"
 """Our weights of the compact motion encoder, part of the package."""
+LANDMARK_NETWORK = _PRETRAINED / "landmarks-synthetic.safetensors"
+"""Our weights of the compact landmark network, part of the package."""
 
-Network = Reconstructor | GenHead | Discriminator | CompactMotionEncoder
-Config = NetworkConfig | MotionEncoderConfig
+Network = Reconstructor | GenHead | Discriminator | CompactMotionEncoder | CompactLandmarks
+Config = NetworkConfig | MotionEncoderConfig | LandmarkNetworkConfig
 
 
 @dataclass(frozen=True)
@@ -52,17 +56,29 @@ _KINDS = {
     "genhead": _Kind(GenHeadConfig, GenHead),
     "discriminator": _Kind(DiscriminatorConfig, lambda config, _: Discriminator(config), False),
     "motion_encoder": _Kind(MotionEncoderConfig, lambda config, _: CompactMotionEncoder(config), False),
+    "landmarks": _Kind(LandmarkNetworkConfig, lambda config, _: CompactLandmarks(config), False),
 }
 
 
-def save_network(path: str | Path, network: Network) -> None:
-    """Write a network atomically. Instead of an open head's buffers its name, version and hash are written."""
+def save_network(path: str | Path, network: Network, dtype: torch.dtype | None = None) -> None:
+    """Write a network atomically. Instead of an open head's buffers its name, version and hash are written.
+
+    Args:
+        path: file to write.
+        network: what to write.
+        dtype: of the stored floating-point numbers; loading gives the network's own types again. None: as they are.
+
+    Raises:
+        UserError: a number is too large for `dtype`.
+    """
     head = getattr(network, "head", None)
     tensors = {
         name: tensor.detach().cpu().contiguous()
         for name, tensor in network.state_dict().items()
         if head is None or head.open_head is None or not name.startswith(HEAD)
     }
+    if dtype is not None:
+        tensors = {name: _stored_as(dtype, name, tensor) for name, tensor in tensors.items()}
     description = {"format": FORMAT, "network": _kind_of(network.config), "config": asdict(network.config)}
     if head is not None:
         description["head"] = {"name": head.name} if head.open_head is None else head.open_head.as_dict()
@@ -77,7 +93,7 @@ def load_network(
 
     Args:
         path: the file.
-        kind: what it must hold: "reconstructor", "genhead", "discriminator", "motion_encoder", or any of them (None).
+        kind: what it must hold: "reconstructor", "genhead", "discriminator", "motion_encoder", "landmarks"; None: any.
         build_open_head: builds open heads by name and version; needed for files that name one.
         entry: which network of a pickle: "G_ema", "G" or "D".
 
@@ -137,6 +153,11 @@ def load_compact_motion_encoder(path: str | Path | None = None) -> CompactMotion
     return load_network(MOTION_ENCODER if path is None else path, "motion_encoder")
 
 
+def load_landmark_network(path: str | Path | None = None) -> CompactLandmarks:
+    """Load the compact landmark network of the open head world, see `load_network`; None: our weights."""
+    return load_network(LANDMARK_NETWORK if path is None else path, "landmarks")
+
+
 def read_safetensors(path: Path) -> tuple[dict, dict[str, Tensor]]:
     """Read one of our .safetensors files: its description and {name: tensor}.
 
@@ -158,6 +179,18 @@ def read_safetensors(path: Path) -> tuple[dict, dict[str, Tensor]]:
         found = description.get("format") if isinstance(description, dict) else description
         raise InputFileError(path, f"expected format {FORMAT}, got {found!r}", "use the release that wrote it")
     return description, tensors
+
+
+def names_open_head(path: Path) -> bool:
+    """Tell whether one of our .safetensors files is of a network that works on an open head.
+
+    Raises:
+        InputFileError: if it is missing, damaged or not ours.
+    """
+    if not path.is_file():
+        raise InputFileError(path, "no such file", "give --network a .safetensors file or a published .pkl")
+    head = read_safetensors(path)[0].get("head")
+    return isinstance(head, dict) and "version" in head
 
 
 def load_renamed(path: str | Path, config: Config, head: HeadModel | None, tensors: dict[str, Tensor]) -> Network:
@@ -190,6 +223,15 @@ def load_renamed(path: str | Path, config: Config, head: HeadModel | None, tenso
         tensors |= {HEAD + name: tensor for name, tensor in head.state_dict().items()}
     network.load_state_dict(tensors, assign=True)
     return network.eval().requires_grad_(False)
+
+
+def _stored_as(dtype: torch.dtype, name: str, tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    stored = tensor.to(dtype)
+    if (stored.isinf() & tensor.isfinite()).any():
+        raise UserError(f"{name} has numbers up to {tensor.abs().max():.3g}, too large for {dtype}; keep float32")
+    return stored
 
 
 def _kind_of(config: Config) -> str:

@@ -17,6 +17,7 @@ import torch
 import torch.multiprocessing
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
+from portrait4d.config.landmark_training import LandmarkTraining
 from portrait4d.config.load import config_from_dict, plain_config
 from portrait4d.config.motion_training import MotionEncoderTraining
 from portrait4d.config.recon_training import ReconV1Training, ReconV2Training
@@ -34,7 +35,7 @@ from portrait4d.training.stop_signal import pass_signals_on
 from portrait4d.training.tasks import Task
 
 OPTIONS = "training_options.json"
-TrainingConfig = GenHeadTraining | MotionEncoderTraining | ReconV1Training | ReconV2Training
+TrainingConfig = GenHeadTraining | LandmarkTraining | MotionEncoderTraining | ReconV1Training | ReconV2Training
 BuildTask = Callable[[TrainingConfig, Ranks], Task]
 
 

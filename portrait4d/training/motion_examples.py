@@ -39,7 +39,7 @@ class MotionExample(NamedTuple):
     inputs: Tensor
 
 
-class _Frame(NamedTuple):
+class FaceFrame(NamedTuple):
     """What databases hold of a face: image (3, R, R) uint8, camera (25,), and parts of the head parameters."""
 
     image: Tensor
@@ -48,6 +48,14 @@ class _Frame(NamedTuple):
     expression: Tensor
     pose: Tensor
     eye_pose: Tensor
+
+
+class FaceGroup(NamedTuple):
+    """B faces: images (B, 3, P, P) uint8, landmarks (B, 70, 2) in pixels with y up, and their parameters."""
+
+    images: Tensor
+    landmarks: Tensor
+    params: HeadParams
 
 
 class MotionExamples(Dataset[MotionExample]):
@@ -78,23 +86,44 @@ def read_stills(path: str | Path, head: HeadModel, size: int) -> MotionExamples:
     Raises:
         InputFileError: no database, damaged, or empty.
     """
-    dataset = PortraitDataset(path)
-    items = (dataset.load(index) for index in range(len(dataset)))
-    return _collect((_Frame(item.image, *item[2:]) for item in items), head, size)
+    return _collect(still_frames(path), head, size)
 
 
 def read_clips(path: str | Path, head: HeadModel, size: int) -> MotionExamples:
     """Read every frame of the clips of a database; as `read_stills`."""
+    return _collect(clip_frames(path), head, size)
+
+
+def still_frames(path: str | Path) -> Iterator[FaceFrame]:
+    """Yield the stills of a database.
+
+    Raises:
+        InputFileError: no database, damaged, or empty.
+    """
+    dataset = PortraitDataset(path)
+    for index in range(len(dataset)):
+        item = dataset.load(index)
+        yield FaceFrame(item.image, *item[2:])
+
+
+def clip_frames(path: str | Path) -> Iterator[FaceFrame]:
+    """Yield every frame of the clips of a database; as `still_frames`."""
     dataset = ClipDataset(path)
-    items = (
-        dataset.load_frames(clip, frame, frame)
-        for clip in range(len(dataset))
-        for frame in range(dataset.frame_count(clip))
-    )
-    frames = (
-        _Frame(item.driving_image, item.camera, item.shape, item.expression, item.pose, item.eye_pose) for item in items
-    )
-    return _collect(frames, head, size)
+    for clip in range(len(dataset)):
+        for frame in range(dataset.frame_count(clip)):
+            item = dataset.load_frames(clip, frame, frame)
+            params = (item.shape, item.expression, item.pose, item.eye_pose)
+            yield FaceFrame(item.driving_image, item.camera, *params)
+
+
+def grouped_frames(frames: Iterable[FaceFrame], head: HeadModel, size: int) -> Iterator[FaceGroup]:
+    """Yield frames a few at a time: pictures of `size` pixels a side, parameters, and all 70 landmarks."""
+    frames = iter(frames)
+    while group := list(islice(frames, _GROUP)):
+        image, camera, *parameters = (torch.stack(values) for values in zip(*group, strict=True))
+        params = HeadParams(*parameters)
+        landmarks = landmarks_2d(head, params, camera_for_posed_neck(head, params, camera), size)
+        yield FaceGroup(to_uint8(resize_antialiased(from_uint8(image), size)), landmarks, params)
 
 
 def join_examples(parts: Sequence[MotionExamples]) -> MotionExamples:
@@ -103,15 +132,15 @@ def join_examples(parts: Sequence[MotionExamples]) -> MotionExamples:
 
 
 @torch.no_grad()
-def _collect(frames: Iterable[_Frame], head: HeadModel, size: int) -> MotionExamples:
-    frames, groups = iter(frames), []
-    while group := list(islice(frames, _GROUP)):
-        image, camera, *parameters = (torch.stack(values) for values in zip(*group, strict=True))
-        params = HeadParams(*parameters)
-        landmarks = landmarks_2d(head, params, camera_for_posed_neck(head, params, camera), size)
-        reduced = to_uint8(resize_antialiased(from_uint8(image), size))
-        groups.append(MotionExample(reduced, landmarks[:, :68], motion_inputs(params)))
-    return MotionExamples(_join(groups))
+def _collect(frames: Iterable[FaceFrame], head: HeadModel, size: int) -> MotionExamples:
+    return MotionExamples(
+        _join(
+            [
+                MotionExample(group.images, group.landmarks[:, :68], motion_inputs(group.params))
+                for group in grouped_frames(frames, head, size)
+            ]
+        )
+    )
 
 
 def _join(groups: Sequence[MotionExample]) -> MotionExample:

@@ -1,6 +1,6 @@
 """Trainings of reconstructors: what may not be together, and what the shipped files ask for."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,10 @@ from portrait4d.config.recon_training import (
     PseudoViewConfig,
     ReconV1Training,
     ReconV2Training,
+    ValidationConfig,
     require_matching_motion,
 )
+from portrait4d.config.training import FREE_KEYS
 
 FLAME = ReconstructorConfig(motion_kind="flame")
 PAPER_V1 = ["portrait4d-genhead512.yaml", "portrait4d-static-genhead512.yaml"]
@@ -92,3 +94,12 @@ def test_smoke_files_need_no_download(kind: type) -> None:
     config = load_config(kind, smoke)
     assert config.head == "synthetic" and (config.loss.perceptual, config.loss.identity) == ("none", "none")
     assert config.motion in ("flame", "exact") and getattr(config, "encoder_init", "random") == "random"
+
+
+def test_what_is_measured_may_change_when_a_run_goes_on() -> None:
+    assert {f"validation.{field.name}" for field in fields(ValidationConfig)} <= FREE_KEYS
+
+
+def test_clips_need_three_frames_to_tremble() -> None:
+    with pytest.raises(ValueError, match="validation.clip_frames: expected at least 3, got 2"):
+        ValidationConfig(clip_frames=2)

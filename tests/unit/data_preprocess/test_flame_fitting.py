@@ -11,19 +11,18 @@ from torch import Tensor
 
 from data_preprocess.flame_fitting.energies import (
     LANDMARKS_98_TO_70,
-    HeadFit,
     lid_gaps,
     placement_energy,
-    project,
     refinement_energy,
     target_points,
 )
-from data_preprocess.flame_fitting.fitting_head import FLAME_LIDS, FittedParts, params_of, reduce_head
-from data_preprocess.flame_fitting.posed_points import split_vertices
-from data_preprocess.flame_fitting.solver import START_TRANSLATION, Schedule, fit_head, labels_of
+from data_preprocess.flame_fitting.fitting_head import FLAME_LIDS, FittedParts, reduce_head
+from data_preprocess.flame_fitting.solver import START_TRANSLATION, Schedule, fit_head
 from portrait4d.geometry.cameras import project_points, split_camera
 from portrait4d.geometry.flame import HEAD_TENSORS, HeadModel
+from portrait4d.geometry.head_fit import HeadFit, labels_of, params_of, project
 from portrait4d.geometry.head_params import HeadParams, split_label
+from portrait4d.geometry.posed_points import split_vertices
 from portrait4d.geometry.rotations import axis_angle_to_matrix
 from portrait4d.synthetic_heads.figure import open_head_model
 from portrait4d.synthetic_heads.scene import LANDMARKS_98_TO_70 as OPEN_HEAD_CHOICE

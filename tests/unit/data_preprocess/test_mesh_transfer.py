@@ -13,9 +13,9 @@ from data_preprocess.bfm_model import load_bfm
 from data_preprocess.bfm_to_flame.bfm_files import load_coefficients
 from data_preprocess.bfm_to_flame.flame_files import FlameShape, load_flame_shape, save_flame_shape
 from data_preprocess.bfm_to_flame.mesh_transfer import MeshTransfer, _Problem, fit_points, load_correspondence
-from data_preprocess.flame_fitting.posed_points import PosedPoints, split_vertices
 from portrait4d.files.errors import AssetMissingError, InputFileError
 from portrait4d.geometry.head_params import HeadParams
+from portrait4d.geometry.posed_points import PosedPoints, split_vertices
 from portrait4d.geometry.rotations import axis_angle_to_matrix
 from portrait4d.synthetic_heads.figure import open_head_model
 from tests.helpers.bfm_files import STEP, write_coefficients, write_correspondence, write_standin_bfm

@@ -13,6 +13,7 @@ from data_preprocess.motion_job import MotionConfig, extract_motion
 from portrait4d.data.portrait_folder import PortraitFolder
 from portrait4d.files.errors import AssetMissingError, InputFileError
 from portrait4d.geometry.face_alignment import motion_crop
+from portrait4d.models.checkpoints import load_compact_motion_encoder
 from portrait4d.models.pretrained.motion_encoder import MotionCodes
 from tests.helpers.cli import ROOT
 
@@ -58,6 +59,16 @@ def test_vectors_are_of_the_aligned_crops(prepared: Path, encoder: StubEncoder) 
             motion = np.load(item.array_path("motion_feats"))
             assert motion.dtype == np.float32 and motion.shape == (548,) and motion.std() > 0
             np.testing.assert_allclose(motion, crop[20_006:20_554], atol=1e-4)  # the head pose is left out
+
+
+def test_our_encoder_reads_what_it_reads_elsewhere(prepared: Path) -> None:
+    report = extract_motion(MotionConfig(prepared / "a", device="cpu", batch=2, encoder="synthetic"))
+    assert (report.written, report.failures) == (3, [])
+    encoder = load_compact_motion_encoder()
+    for item in PortraitFolder(prepared / "a").items():
+        landmarks = torch.from_numpy(item.load_landmarks68())[None]
+        expected = encoder.encode_motion(item.load_image()[None], landmarks)[0].detach()
+        np.testing.assert_allclose(np.load(item.array_path("motion_feats")), expected, atol=1e-5)
 
 
 def test_bad_pictures_are_named_and_the_rest_is_done(prepared: Path, encoder: StubEncoder) -> None:

@@ -21,7 +21,7 @@ from data_preprocess.portrait_crop import (
     cut_crop,
     fit_placement,
 )
-from data_preprocess.track_smoothing import OneEuroFilter, PlacementSmoother
+from data_preprocess.track_smoothing import PlacementSmoother
 from portrait4d.geometry.face_alignment import warp_affine
 from tests.helpers.waves import wave
 
@@ -165,21 +165,6 @@ def test_results_return_into_the_original() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------- smoothing
-
-
-def test_first_values_and_steady_ones_stay() -> None:
-    one_euro = OneEuroFilter(0.01, 0.1)
-    assert [one_euro.smooth(3.5, time) for time in range(4)] == [3.5] * 4
-
-
-def test_one_step_in_closed_form() -> None:
-    one_euro = OneEuroFilter(0.01, 0.1)
-    one_euro.smooth(1.0, 0)
-    slope = (4 * math.pi) / (4 * math.pi + 1) * 1.5  # 3 in two units of time
-    weight = 2 * math.pi * (0.01 + 0.1 * slope) * 2
-    assert one_euro.smooth(4.0, 2) == pytest.approx(1 + 3 * weight / (weight + 1))
-    with pytest.raises(ValueError, match="time: expected after 2, got 2"):
-        one_euro.smooth(4.0, 2)
 
 
 def test_jitter_is_damped_and_films_are_independent() -> None:

@@ -37,6 +37,11 @@ class PosedPoints:
         """Keep the points `chosen`, a mask (K,) or indices."""
         return PosedPoints(self.directions[:, chosen], self.correctives[:, chosen])
 
+    def leading(self, shapes: int, expressions: int, all_shapes: int) -> "PosedPoints":
+        """Keep the first coefficients of identity, of which there are `all_shapes`, and of expression."""
+        kept = [*range(1 + shapes), *range(1 + all_shapes, 1 + all_shapes + expressions)]
+        return PosedPoints(self.directions[..., kept].contiguous(), self.correctives)
+
     def interpolate(self, corners: Tensor, weights: Tensor) -> "PosedPoints":
         """Return the points sum_c weights[k, c] point[corners[k, c]] of corners and weights (K, C)."""
         parts = (self.directions, self.correctives)
