@@ -225,17 +225,20 @@ class VideoWriter:
         ValueError: another suffix, frame rate or crf; and at the end of the block, if no frame was written.
     """
 
+    suffixes: tuple[str, ...] = (".mp4",)
+
     def __init__(self, path: str | Path, fps: float | Fraction, crf: int = 17) -> None:
         self.path = Path(path)
-        if self.path.suffix.lower() != ".mp4":
-            raise ValueError(f"path: expected the suffix .mp4, got {self.path.name!r}")
+        if self.path.suffix.lower() not in self.suffixes:
+            raise ValueError(f"path: expected the suffix {' or '.join(self.suffixes)}, got {self.path.name!r}")
         if not 0 < fps <= 1000:
             raise ValueError(f"fps: expected above 0, at most 1000, got {fps}")
         if not 0 <= crf <= 51:
             raise ValueError(f"crf: expected 0 to 51, got {crf}")
         self.frames_written = 0
         self._rate = Fraction(fps).limit_denominator(1001)
-        self._crf = crf
+        self._codec, self._options, self._pixels = "libx264", {"crf": str(crf)}, "yuv420p"
+        self._muxing = {"movflags": "+faststart"}
         self._container: av.container.OutputContainer | None = None
         self._size: tuple[int, int] | None = None
 
@@ -243,7 +246,7 @@ class VideoWriter:
         self.frames_written, self._size = 0, None
         with ExitStack() as stack:
             temporary = stack.enter_context(atomic_path(self.path))
-            self._container = stack.enter_context(av.open(str(temporary), "w", options={"movflags": "+faststart"}))
+            self._container = stack.enter_context(av.open(str(temporary), "w", options=self._muxing))
             stack.push(self._finish)
             self._stack = stack.pop_all()
         return self
@@ -264,25 +267,30 @@ class VideoWriter:
         """
         if self._container is None:
             raise ValueError("writer: expected to be open (`with VideoWriter(...) as writer`), got a closed one")
-        rows = _to_rows("frame", frame)
+        rows = self._to_rows(frame)
         height, width = rows.shape[:2]
         if self._size is None:
             self._start(height, width)
         if (height, width) != self._size:
             raise ValueError(f"frame: expected height and width {self._size} as the first frame, got {(height, width)}")
         rows = np.pad(rows, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        picture = av.VideoFrame.from_ndarray(rows, format="rgb24")
-        picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
-        picture.pts, picture.time_base = self.frames_written, 1 / self._rate
-        self._container.mux(self._stream.encode(picture))
+        self._container.mux(self._stream.encode(self._to_picture(rows)))
         self.frames_written += 1
+
+    def _to_rows(self, frame: Tensor) -> np.ndarray:
+        return _to_rows("frame", frame)
+
+    def _to_picture(self, rows: np.ndarray) -> av.VideoFrame:
+        picture = av.VideoFrame.from_ndarray(rows, format="rgb24")
+        picture = picture.reformat(format=self._pixels, dst_colorspace="ITU709", dst_color_range="MPEG")
+        picture.pts, picture.time_base = self.frames_written, 1 / self._rate
+        return picture
 
     def _start(self, height: int, width: int) -> None:
         self._size = (height, width)
-        options = {"crf": str(self._crf)}
-        self._stream = self._container.add_stream("libx264", rate=self._rate, options=options)
+        self._stream = self._container.add_stream(self._codec, rate=self._rate, options=self._options)
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
-        self._stream.pix_fmt = "yuv420p"
+        self._stream.pix_fmt = self._pixels
         context = self._stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
         context.color_range = 1  # limited

@@ -1,11 +1,13 @@
 """Films from disk to frames, one at a time: numbered from 0 in the order of showing, turned as players turn them.
 
-Sound and other tracks are left alone. `image_io.VideoWriter` is the way back.
+Sound and other tracks are left alone. `image_io.VideoWriter` is the way back, with sound `film_writer.FilmWriter`.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -14,10 +16,15 @@ import torch
 from torch import Tensor
 
 from portrait4d.data.image_io import from_uint8
-from portrait4d.files.errors import InputFileError
+from portrait4d.files.errors import InputFileError, UserError
 
 FILM_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
 
+_WEBCAMS = {
+    "linux": ("v4l2", "/dev/video{}"),
+    "darwin": ("avfoundation", "{}:none"),
+}
+"""Format and name of a machine's cameras for FFmpeg."""
 _REMEDY = "copy it again, or convert it to MP4"
 
 
@@ -38,10 +45,37 @@ class FilmFrame:
         """Whether parts of it are missing or guessed."""
         return bool(self.decoded.is_corrupt)
 
+    @property
+    def time_s(self) -> Fraction | None:
+        """When it is shown, in seconds on the film's clock, None if the film does not say."""
+        return None if self.decoded.pts is None else self.decoded.pts * self.decoded.time_base
+
     def load(self) -> Tensor:
         """Convert to (3, H, W) float32 RGB in [-1, 1], turned and mirrored as the film says."""
+        return from_uint8(self._load_bytes().contiguous())
+
+    def load_rows(self) -> np.ndarray:
+        """Convert to uint8 (H, W, 3) RGB, turned and mirrored as the film says."""
+        return self._load_bytes().permute(1, 2, 0).contiguous().numpy()
+
+    def _load_bytes(self) -> Tensor:
         rows = torch.from_numpy(self.decoded.to_ndarray(format="rgb24"))
-        return from_uint8(_orient(rows.permute(2, 0, 1), self.decoded).contiguous())
+        return _orient(rows.permute(2, 0, 1), self.decoded)
+
+
+@dataclass(frozen=True)
+class FilmFacts:
+    """What the header of a film says.
+
+    Attributes:
+        frames: how many, None if it does not say.
+        rate: frames per second on average, None if it does not say.
+        has_sound: whether there is a sound track.
+    """
+
+    frames: int | None
+    rate: Fraction | None
+    has_sound: bool
 
 
 def count_frames(path: str | Path) -> int | None:
@@ -50,8 +84,44 @@ def count_frames(path: str | Path) -> int | None:
     Raises:
         InputFileError: no such file, not a film, or no pictures in it.
     """
-    with _open_film(Path(path)) as (_, stream):
-        return stream.frames or None
+    return read_facts(path).frames
+
+
+def read_facts(path: str | Path) -> FilmFacts:
+    """Read the header of a film.
+
+    Raises:
+        InputFileError: no such file, not a film, or no pictures in it.
+    """
+    with _open_film(Path(path)) as (container, stream):
+        return FilmFacts(stream.frames or None, stream.average_rate or None, bool(container.streams.audio))
+
+
+@dataclass(frozen=True)
+class FilmExtent:
+    """How large and how long a film is: stored pixels, before any turning, and seconds."""
+
+    width: int
+    height: int
+    duration_s: float
+
+
+def measure_film(path: str | Path) -> FilmExtent:
+    """Read how large and how long a film is; where the header does not say, its packets are walked through.
+
+    Raises:
+        InputFileError: no such file, not a film, or no pictures in it.
+    """
+    path = Path(path)
+    with _open_film(path) as (container, stream):
+        duration_s = (container.duration or 0) / av.time_base
+        if duration_s <= 0:
+            try:
+                times = (packet.pts * packet.time_base for packet in container.demux(stream) if packet.pts is not None)
+                duration_s = float(max(times, default=0))
+            except av.error.FFmpegError as error:
+                raise InputFileError(path, f"not a readable film ({error.strerror})", _REMEDY) from error
+        return FilmExtent(stream.width, stream.height, duration_s)
 
 
 def read_frames(path: str | Path) -> Iterator[FilmFrame]:
@@ -72,6 +142,22 @@ def read_frames(path: str | Path) -> Iterator[FilmFrame]:
             raise InputFileError(path, problem, _REMEDY) from error
         if not number:
             raise InputFileError(path, "no frame in this film", _REMEDY)
+
+
+def read_webcam(number: int) -> Iterator[FilmFrame]:
+    """Show what a camera of this machine sees, frame by frame, until the caller stops.
+
+    Raises:
+        UserError: no such camera, or one that breaks off.
+    """
+    kind, name = _WEBCAMS.get(sys.platform, _WEBCAMS["linux"])
+    name = name.format(number)
+    try:
+        with av.open(name, format=kind, options={"framerate": "30"} if kind == "avfoundation" else {}) as container:
+            for count, frame in enumerate(container.decode(video=0)):
+                yield FilmFrame(count, frame)
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise UserError(f"webcam:{number} ({name}): cannot be read ({error}); see that it is there and free") from error
 
 
 @contextmanager

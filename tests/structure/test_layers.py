@@ -21,6 +21,7 @@ LAYERS = {
     "metrics": 6,
     "training": 7,
     "inference": 7,
+    "webapp": 8,
 }
 ALLOWED_SIBLINGS = {("config", "files")}
 NO_TORCH = {"files", "config"}
@@ -30,8 +31,10 @@ CONFINED = {
     "pydantic": {"config/load.py"},
     "PIL": {"data/image_io.py"},
     "cv2": {"data/image_io.py"},
-    "av": {"data/image_io.py", "data/video_io.py"},
+    "av": {"data/image_io.py", "data/video_io.py", "data/film_writer.py"},
     "tensorboard": {"training/run_log.py"},
+    "gradio": {f"webapp/{name}.py" for name in ("server", "guard", "page", "events", "source_panel")}
+    | {f"webapp/{name}_tab.py" for name in ("reenact", "explore", "mesh", "sample")},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

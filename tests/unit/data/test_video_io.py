@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from portrait4d.data.image_io import save_video, to_uint8
-from portrait4d.data.video_io import count_frames, read_frames
+from portrait4d.data.video_io import count_frames, measure_film, read_frames
 from portrait4d.files.errors import InputFileError
 
 HEIGHT, WIDTH = 32, 48
@@ -102,3 +102,18 @@ def test_sound_alone_is_no_film(tmp_path: Path) -> None:
         container.mux(stream.encode(None))
     with pytest.raises(InputFileError, match="no pictures in this file"):
         count_frames(path)
+
+
+@pytest.mark.parametrize("options", [{}, {"live": "1"}])
+def test_films_are_measured_even_if_the_header_is_silent(tmp_path: Path, options: dict[str, str]) -> None:
+    path = tmp_path / "film.webm"  # a live one has no length in its header, as what browsers record
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream("libvpx", rate=10, width=64, height=48, pix_fmt="yuv420p")
+        for _ in range(31):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode(None))
+    with av.open(str(path)) as container:
+        assert (container.duration is None) == bool(options)
+    found = measure_film(path)
+    assert (found.width, found.height) == (64, 48)
+    assert found.duration_s == pytest.approx(3.0, abs=0.11)
