@@ -52,7 +52,7 @@ def write_unusable(folder: Path) -> set[str]:
     (folder / "page.png").write_text("<!doctype html><title>404</title>")
     (folder / "noise.bmp").write_bytes(np.random.default_rng(0).bytes(5000))
     (folder / "archive.jpeg").write_bytes(b"PK\x03\x04" + bytes(300))
-    (folder / "bomb.png").write_bytes(_png_header(60000, 60000))
+    (folder / "bomb.png").write_bytes(png_header(60000, 60000))
     Image.fromarray(np.zeros((SIDE, SIDE), np.float32)).save(folder / "floats.tiff")
     Image.new("RGB", (1, 1)).save(folder / "pixel.png")
     Image.new("RGB", (900, 2), "white").save(folder / "line.png")
@@ -72,7 +72,7 @@ def write_faces(folder: Path, count: int) -> None:
         save_image(folder / f"{number:03d}.png", torch.from_numpy(face_rows()).permute(2, 0, 1) / 127.5 - 1)
 
 
-def _png_header(width: int, height: int) -> bytes:
+def png_header(width: int, height: int) -> bytes:
     """Return a PNG that promises that many pixels and holds none."""
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", b""), (b"IEND", b"")]
     body = [

@@ -78,7 +78,10 @@ def test_git_ignores_licensed_files() -> None:
     if process.returncode == 128:
         pytest.skip("not a git checkout")
     assert set(process.stdout.split()) == LICENSED
-    kept = ["portrait4d/pretrained_models/demo-a.safetensors", "portrait4d/examples/flame_optim_params/astronaut.npy"]
+    kept = [
+        "portrait4d/pretrained_models/demo-a.safetensors",
+        "portrait4d/examples/synthetic/driving/clip-00000/motion_feats/00000.npy",
+    ]
     assert subprocess.run(["git", "check-ignore", *kept], cwd=ROOT, capture_output=True).returncode == 1
 
 
