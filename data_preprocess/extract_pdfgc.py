@@ -1,4 +1,4 @@
-"""Encode the motion of prepared portraits with the PD-FGC encoder."""
+"""Encode the motion of prepared portraits with the PD-FGC encoder, or with ours of the open head world."""
 
 from pathlib import Path
 
@@ -22,6 +22,12 @@ from portrait4d.script_options import rerun_options, run_job
     default=None,
     show_default="the input folder",
     help="motion_feats is written here.",
+)
+@click.option(
+    "--encoder",
+    type=click.Choice(["pdfgc", "synthetic"]),
+    default="pdfgc",
+    help="PD-FGC's, or ours, which comes with the package and reads pictures of the open head world.",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to run.")
 @click.option("--batch", type=click.IntRange(1), default=32, help="Pictures at once.")

@@ -1,4 +1,4 @@
-"""Convert a published network pickle to .safetensors, or list what is inside. Nothing in the pickle is run."""
+"""Convert a network to .safetensors, or list what is in a published pickle. Nothing in a pickle is run."""
 
 from pathlib import Path
 
@@ -6,7 +6,12 @@ import click
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
-@click.option("--network", type=click.Path(path_type=Path), required=True, help="Published network pickle (.pkl).")
+@click.option(
+    "--network",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Published network pickle (.pkl), or a .safetensors file to store in another type.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="File to write (.safetensors).")
 @click.option("--list", "listing", is_flag=True, help="Print JSON {network: {name: [shape, dtype]}} instead.")
 @click.option(
@@ -15,8 +20,15 @@ import click
     default="G_ema",
     help="Network of the pickle: G_ema makes pictures; training goes on with G and D too.",
 )
-def main(network: Path, out: Path | None, listing: bool, entry: str) -> None:
-    """Convert a published network pickle to our .safetensors format, or list what is inside.
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16"]),
+    default=None,
+    show_default="as they are",
+    help="How numbers are stored; they are loaded as float32 again.",
+)
+def main(network: Path, out: Path | None, listing: bool, entry: str, dtype: str | None) -> None:
+    """Convert a network to our .safetensors format, or list what is in a published pickle.
 
     Reconstructors, GenHead and their discriminators are told apart by the class that the pickle names.
 
@@ -24,9 +36,12 @@ def main(network: Path, out: Path | None, listing: bool, entry: str) -> None:
     """
     import json
 
+    import torch
+
     from portrait4d.files.errors import UserError
     from portrait4d.models.checkpoints import load_network, save_network
     from portrait4d.models.upstream_pickles import read_network_pickle
+    from portrait4d.synthetic_heads.head_template import build_open_head
 
     if listing == (out is not None):
         raise click.UsageError("give either --out or --list")
@@ -36,14 +51,12 @@ def main(network: Path, out: Path | None, listing: bool, entry: str) -> None:
         if listing:
             click.echo(json.dumps(list_networks(read_network_pickle(network))))
             return
-        if network.suffix != ".pkl":
-            raise UserError(f"{network}: expected a published pickle, its name ending in .pkl")
-        converted = load_network(network, entry=entry)
-        save_network(out, converted)
+        converted = load_network(network, build_open_head=build_open_head, entry=entry)
+        save_network(out, converted, None if dtype is None else getattr(torch, dtype))
     except UserError as error:
         raise click.ClickException(str(error)) from None
     count = sum(tensor.numel() for tensor in converted.state_dict().values())
-    click.echo(f"{out}: {count:,} numbers, {out.stat().st_size / 2**20:.0f} MiB")
+    click.echo(f"{out}: {count:,} numbers, {out.stat().st_size / 2**20:.1f} MiB")
 
 
 def list_networks(networks: dict) -> dict[str, dict[str, list]]:

@@ -1,4 +1,4 @@
-"""Run the main job on bundled inputs: reenact a photo and painted heads by a stored head-pose sequence."""
+"""Show what the package does: reenact bundled persons, turn one around, make a page of it."""
 
 from pathlib import Path
 
@@ -6,25 +6,36 @@ import click
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
-@click.option("--outdir", type=click.Path(path_type=Path), default="demo", help="Where inputs and results go.")
+@click.option("--outdir", type=click.Path(path_type=Path), default="demo", help="Where the page and its films go.")
+@click.option(
+    "--network",
+    type=click.Path(path_type=Path),
+    default=None,
+    show_default="the bundled one",
+    help="Reconstructor of the open head world (.safetensors).",
+)
+@click.option(
+    "--genhead",
+    type=click.Path(path_type=Path),
+    default=None,
+    show_default="the bundled one",
+    help="GenHead of the open head world (.safetensors).",
+)
+@click.option(
+    "--frames", type=click.IntRange(1), default=None, show_default="all", help="Of each film, at most: a quick look."
+)
+@click.option(
+    "--picture", type=click.Path(path_type=Path), default=None, help="Also write an overview to this .jpg file."
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to run.")
-def main(outdir: Path, device: str) -> None:
-    """Reenact the bundled examples with a small seeded network that is NOT trained; say where the pictures are."""
-    from portrait4d.config.experiments import ReenactConfig
-    from portrait4d.inference.demo import EXAMPLES, write_driving_folder, write_untrained_network
-    from portrait4d.inference.reenact_job import run_reenactment
+def main(**options: object) -> None:
+    """Drive bundled persons by bundled clips, turn one around, and write a page that shows it beside the truth."""
+    from portrait4d.config.demo import DemoConfig
+    from portrait4d.inference.demo_job import run_demo
+    from portrait4d.script_options import run_job
 
-    network, driving = outdir / "untrained-network.safetensors", outdir / "driving"
-    click.echo(
-        "This network is small, seeded and NOT trained: its pictures show that the machinery runs, not what it can do."
-    )
-    write_untrained_network(network)
-    write_driving_folder(driving)
-    results = outdir / "results"
-    config = ReenactConfig(network, EXAMPLES, driving, results, render_size=64, device=device, grid=True, video=True)
-    report = run_reenactment(config)
-    click.echo(report.summary(results))
-    click.echo(f"Look at {results / 'grid.jpg'} and {results / 'astronaut.mp4'}")
+    config = DemoConfig(**options)
+    run_job(lambda: run_demo(config), config.outdir)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ def parse_seeds(context: click.Context | None, parameter: click.Parameter | None
 @click.option(
     "--network",
     type=click.Path(path_type=Path),
-    default="./pretrained_models/genhead-ffhq512.pkl",
+    default=None,
+    show_default="the bundled demo network",
     help="Network: .safetensors, or a published .pkl.",
 )
 @click.option("--seeds", callback=parse_seeds, default="0-10", help="Heads to make, such as 0,2,5-7.")
@@ -71,10 +72,14 @@ def main(**options: object) -> None:
     Writes <outdir>/<seed>_<frame>.png; meshes, films and a grid on request.
     """
     from portrait4d.config.experiments import SampleHeadsConfig
-    from portrait4d.inference.sample_heads_job import run_sampling
+    from portrait4d.inference.sample_heads_job import Report, run_sampling
+    from portrait4d.models.pretrained.bundled import bundled_network
 
-    config = SampleHeadsConfig(**options)
-    run_job(lambda: run_sampling(config), config.outdir)
+    def job() -> Report:
+        network = options["network"] or bundled_network("genhead")
+        return run_sampling(SampleHeadsConfig(**(options | {"network": network})))
+
+    run_job(job, options["outdir"])
 
 
 if __name__ == "__main__":

@@ -6,21 +6,30 @@ import click
 
 from portrait4d.script_options import field_of_view_option, machine_options, mesh_options, reference_options, run_job
 
-EXAMPLES = Path(__file__).parent / "examples"
+EXAMPLES = Path(__file__).parent / "examples" / "synthetic"
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
 @click.option(
     "--network",
     type=click.Path(path_type=Path),
-    default="./pretrained_models/portrait4d-v2-vfhq512.pkl",
+    default=None,
+    show_default="the bundled demo network",
     help="Network: .safetensors, or a published .pkl.",
 )
 @click.option(
-    "--srcdir", type=click.Path(path_type=Path), default=EXAMPLES, help="Prepared folder of the source portraits."
+    "--srcdir",
+    type=click.Path(path_type=Path),
+    default=EXAMPLES / "portraits" / "00000",
+    show_default="bundled portraits",
+    help="Prepared folder of the source portraits.",
 )
 @click.option(
-    "--tardir", type=click.Path(path_type=Path), default=EXAMPLES, help="Prepared folder of the driving portraits."
+    "--tardir",
+    type=click.Path(path_type=Path),
+    default=EXAMPLES / "driving" / "clip-00001",
+    show_default="a bundled clip",
+    help="Prepared folder of the driving portraits.",
 )
 @click.option(
     "--outdir", type=click.Path(path_type=Path), default="experiments/portrait4d-reenacted", help="Where results go."
@@ -42,13 +51,21 @@ EXAMPLES = Path(__file__).parent / "examples"
 @click.option(
     "--motion",
     type=click.Choice(["stored", "pdfgc", "synthetic"]),
-    default="stored",
+    default=None,
+    show_default="stored; with the bundled network synthetic",
     help="Stored vectors (missing ones: PD-FGC), or all read from the pictures by PD-FGC's encoder, or by ours of the "
     "open head world.",
 )
 @click.option("--shape", "--shapes", "shape", type=bool, default=False, help="Also write meshes.")
 @mesh_options
-@click.option("--render_size", "--render-size", type=click.IntRange(1, 1024), default=128, help="Rays per side.")
+@click.option(
+    "--render_size",
+    "--render-size",
+    type=click.IntRange(1, 1024),
+    default=None,
+    show_default="the network's own, 128 in published ones",
+    help="Rays per side.",
+)
 @field_of_view_option("the driver's intrinsics")
 @machine_options
 @click.option(
@@ -82,11 +99,10 @@ def main(**options: object) -> None:
     Reads prepared folders (align_images, 3dldmks_align, flame_optim_params, ...) and writes source | result | driver
     strips, single frames and results.jsonl; meshes, films and a grid on request.
     """
-    from portrait4d.config.experiments import ReenactConfig
+    from portrait4d.inference.reenact_defaults import complete_config
     from portrait4d.inference.reenact_job import run_reenactment
 
-    config = ReenactConfig(**options)
-    run_job(lambda: run_reenactment(config), config.outdir)
+    run_job(lambda: run_reenactment(complete_config(options)), options["outdir"])
 
 
 if __name__ == "__main__":

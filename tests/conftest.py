@@ -12,12 +12,12 @@ from portrait4d.config.networks import ReconstructorConfig, tiny_reconstructor
 from portrait4d.data.pack_folders import PackConfig, pack_clips, pack_stills
 from portrait4d.data.portrait_folder import LANDMARKS_68, MOTION_VECTORS
 from portrait4d.geometry.flame import HeadModel
-from portrait4d.inference.demo import read_poses, write_painted_portrait
 from portrait4d.models.checkpoints import save_reconstructor
 from portrait4d.models.reconstructor import Reconstructor
 from portrait4d.synthetic_heads.ellipsoid_head import VERSION, build_ellipsoid_head
 from portrait4d.synthetic_heads.ellipsoid_portrait import sample_look
 from portrait4d.synthetic_heads.portrait_sets import PortraitSetConfig, write_portrait_set
+from tests.helpers.painted_portraits import read_poses, write_painted_portrait
 
 
 @pytest.fixture(scope="session")

@@ -18,9 +18,9 @@ class ReenactConfig:
         motion: stored motion vectors (PD-FGC reads those that are missing), or all read from the pictures, by PD-FGC's
             encoder or by ours of the open head world.
         shape, shape_res, shape_level, shape_format: export meshes; grid points per side, raw density of the surface.
-        render_size: rays per side; chunk: rays at once (None: chosen for the device).
+        render_size: rays per side (None: the network's own); chunk: rays at once (None: chosen for the device).
         fov_deg: vertical field of view in degrees; None keeps the driving portrait's intrinsics.
-        device, dtype: where and in which precision the networks run (volume rendering stays in float32).
+        device, dtype: where and in which type frames are computed (source features and volume rendering stay float32).
         seed, random_sampling: draw sample positions instead of the deterministic midpoints.
         pairs: every source with every driver, or the first with the first and so on.
         camera: of the driving portrait, frontal (head upright), or an orbit.
@@ -42,7 +42,7 @@ class ReenactConfig:
     shape_res: int = 128
     shape_level: float = 25.0
     shape_format: Literal["ply", "obj", "glb"] = "ply"
-    render_size: int = 128
+    render_size: int | None = None
     chunk: int | None = None
     fov_deg: float | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"

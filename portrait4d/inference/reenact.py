@@ -160,8 +160,8 @@ class Reenactor:
             return None
         seed = (self.config.seed * 1_000_003 + source_index) * 1_000_003 + step
         generator = torch.Generator().manual_seed(seed % 2**63)
-        volume, rays = self.network.config.volume, self.config.render_size**2
-        drawn = sample_jitter(1, rays, volume.depth_samples, volume.importance_samples, generator)
+        volume, rays = self.network.config.volume, self.config.render_size or self.network.config.render_resolution
+        drawn = sample_jitter(1, rays**2, volume.depth_samples, volume.importance_samples, generator)
         return Jitter(*(numbers.to(self.device) for numbers in drawn))
 
     @torch.inference_mode()

@@ -73,6 +73,11 @@ class RenderedSubjects:
             depth=self._depth(target, shot),
         )
 
+    def photograph(self, figure: Figure, shot: Shot, motion: Motion) -> PortraitFrame:
+        """Render a person's picture, with the person's label and motion; on one thread."""
+        with _one_thread():
+            return _to_frame(self._render(figure, shot), shot, motion)
+
     def _build(self, person: int) -> Figure:
         return build_figure(sample_appearance(person), Detail.for_size(self.size))
 

@@ -1,5 +1,6 @@
 """docs/chain.sh, the whole chain from made-up portraits to reenactment and metrics, in its smallest form."""
 
+import json
 import os
 import subprocess
 import sys
@@ -21,3 +22,5 @@ def test_the_whole_chain_in_small(tmp_path: Path) -> None:
     assert '"metric": "fid8"' in process.stdout
     assert len(list((tmp_path / "reenacted").glob("0*/*.jpg"))) == 4 * 3
     assert len(list((tmp_path / "heads").glob("*.png"))) == 2 * 2
+    measured = json.loads((tmp_path / "metrics/summary.json").read_text())
+    assert measured["tasks"]["self"]["frames"] == 2 and measured["failure_count"] == 0

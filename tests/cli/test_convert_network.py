@@ -63,6 +63,13 @@ def test_usage(tmp_path: Path) -> None:
     assert "ending in .safetensors" in process.stderr
 
 
+def test_a_network_is_stored_again_in_half_precision(tiny_network: Path, tmp_path: Path) -> None:
+    out = tmp_path / "half.safetensors"
+    process = run_script(SCRIPT, "--network", tiny_network, "--dtype", "float16", "--out", out)
+    assert process.returncode == 0, process.stderr
+    assert out.stat().st_size < 0.6 * tiny_network.stat().st_size
+
+
 @pytest.mark.slow
 def test_a_full_size_published_pickle_converts_and_loads(tmp_path: Path) -> None:
     """The 225-million-parameter network in the published form, the stand-in head inside, through the script."""

@@ -45,6 +45,22 @@ def test_a_prepared_folder(tmp_path: Path, assets: Path) -> None:
     assert motion.shape == (548,) and motion.dtype == np.float32 and np.isfinite(motion).all()
 
 
+def test_our_encoder_comes_with_the_package(tmp_path: Path) -> None:
+    arguments = [
+        "--input_dir",
+        str(PORTRAITS),
+        "--save_dir",
+        str(tmp_path),
+        "--encoder",
+        "synthetic",
+        "--device",
+        "cpu",
+    ]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0 and "12 written" in result.stdout, result.output
+    assert np.load(tmp_path / "motion_feats/00000.npy").shape == (548,)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

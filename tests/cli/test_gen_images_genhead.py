@@ -99,6 +99,12 @@ def test_bad_input_is_named_in_a_line(network: Path, tmp_path: Path, flags: list
     assert not (tmp_path / "out").exists()
 
 
+def test_without_a_network_the_bundled_one_makes_heads(tmp_path: Path) -> None:
+    process = run_script(SCRIPT, "--seeds", 1, "--frames", 1, "--outdir", tmp_path, "--render-size", 16)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert (tmp_path / "0001_0000.png").is_file()
+
+
 def test_another_kind_of_network_is_refused(tiny_network: Path, tmp_path: Path) -> None:
     process = run_script(SCRIPT, "--network", tiny_network, "--outdir", tmp_path / "out")
     assert process.returncode == 1 and "expected a genhead, got 'reconstructor'" in process.stderr

@@ -203,6 +203,13 @@ def test_source_cache_changes_nothing_but_time(tiny_network: Path, prepared_fold
     assert torch.equal(*pictures)
 
 
+def test_without_a_network_the_bundled_one_is_driven_by_pictures(prepared_folder: Folder, tmp_path: Path) -> None:
+    folder = prepared_folder("a", motion=False)
+    process = run_script(SCRIPT, "--tardir", folder, "--srcdir", folder, "--outdir", tmp_path / "out", "--device=cpu")
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert load_image(tmp_path / "out" / "a" / "frames" / "00000.png").shape == (3, 128, 128)
+
+
 def test_runs_from_its_own_folder(tmp_path: Path) -> None:
     process = run_script(SCRIPT, "--network", tmp_path / "x.pkl", cwd=ROOT / "portrait4d")
     assert process.returncode == 1

@@ -76,6 +76,15 @@ def test_pseudo_views_of_their_own_for_every_phase(inputs: tuple[str, ...], tmp_
     assert losses(folder) >= LOSSES
 
 
+def test_it_is_measured_on_held_out_clips(inputs: tuple[str, ...], tmp_path: Path) -> None:
+    clips = ("validation.subjects=1", "validation.clips=1", "validation.clip_frames=3")
+    folder = TRAINING.finish(tmp_path, *inputs, *clips, "run.kimg=0.012")
+    measured = stats(folder)[0].keys()
+    for kind in ("clip_self", "clip_novel"):
+        assert {f"Valid/{kind}/{name}" for name in ("psnr", "jitter", "copy_jitter", "mean_jitter")} < measured
+        assert load_image(folder / f"fakes000000_valid_{kind}.png").shape[2] == 5 * 64
+
+
 def test_plain_self_reenactment_driven_by_the_head_model(clip_database: Path, tmp_path: Path) -> None:
     plain = ("motion=flame", "network.motion_kind=flame", "pseudo.motion_probability=0", "pseudo.novel_view_weight=0")
     folder = TRAINING.finish(tmp_path, f"data.path={clip_database}", *plain, "run.kimg=0.012", "run.image_ticks=99")

@@ -8,10 +8,10 @@ from portrait4d.geometry.cameras import project_points
 from portrait4d.geometry.flame import HeadModel
 from portrait4d.geometry.head_params import HeadParams
 from portrait4d.geometry.open_head import digest_assets
-from portrait4d.inference.demo import read_poses
 from portrait4d.synthetic_heads.ellipsoid_head import NAME, VERSION, build_ellipsoid_head, build_open_head
 from portrait4d.synthetic_heads.ellipsoid_portrait import paint_portrait, sample_look
 from tests.helpers.cameras import frontal_camera
+from tests.helpers.painted_portraits import read_poses
 
 
 def test_same_bits_every_time_and_by_name() -> None:

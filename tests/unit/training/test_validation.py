@@ -9,6 +9,7 @@ import torch
 from portrait4d.config.networks import tiny_reconstructor
 from portrait4d.config.recon_training import ValidationConfig
 from portrait4d.geometry.flame import HeadModel
+from portrait4d.metrics.frame_errors import LEVELS
 from portrait4d.metrics.image_quality import psnr
 from portrait4d.training import validation as module
 from portrait4d.training.supervision import SupervisedBatch
@@ -77,8 +78,47 @@ def test_subjects_are_made_once_by_their_seed(ellipsoid: HeadModel, monkeypatch:
 
 
 def test_without_subjects_there_is_nothing(ellipsoid: HeadModel) -> None:
-    validation = Validation(ValidationConfig(), tiny_reconstructor(), ellipsoid, "pdfgc")
+    validation = Validation(ValidationConfig(clips=2), tiny_reconstructor(), ellipsoid, "pdfgc")
     assert validation.measure(perfect) == {} and validation.draw(perfect) == {}
+
+
+def test_of_clips_there_are_three_kinds(ellipsoid: HeadModel) -> None:
+    def kinds(motion: str, static: bool = False) -> tuple[str, ...]:
+        return Validation(ValidationConfig(1, clips=1), tiny_reconstructor(), ellipsoid, motion, static).clip_kinds
+
+    assert kinds("pdfgc") == kinds("synthetic") == ("clip_self", "clip_cross", "clip_novel")
+    assert kinds("exact") == kinds("flame") == ("clip_self", "clip_novel"), "another person's motion is the same"
+    assert kinds("pdfgc", static=True) == ()
+
+
+def test_clips_tell_how_results_tremble(
+    measured: Validation, ellipsoid: HeadModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips, frames, asked = 2, 3, []
+
+    def render(config: ValidationConfig, size: int, kinds: tuple[str, ...]) -> dict[str, list[str]]:
+        asked.append((config, size, kinds))
+        return {kind: [kind] for kind in kinds}
+
+    monkeypatch.setattr(module, "render_clips", render)
+    monkeypatch.setattr(SyntheticHeadsSupervision, "assemble", lambda *_: DATA)
+    config = ValidationConfig(COUNT, clips=clips, clip_frames=frames)
+    validation = Validation(config, tiny_reconstructor(), ellipsoid, "pdfgc")
+    found = validation.measure(perfect)
+    assert asked == [(config, validation.network.image_resolution, ("clip_self", "clip_cross", "clip_novel"))]
+    truth = DATA.target_image
+    accelerations = [truth[k - 1] - 2 * truth[k] + truth[k + 1] for k in (1, 4)]  # of each clip's inner frame
+    still = LEVELS * torch.stack(accelerations).abs().mean().item()
+    for kind in ("clip_self", "clip_cross", "clip_novel"):
+        assert found[f"Valid/{kind}/jitter"] == 0 and found[f"Valid/{kind}/psnr"] > 100
+        shown = DATA.source_image
+        error = [shown[k - 1] - 2 * shown[k] + shown[k + 1] - a for k, a in zip((1, 4), accelerations, strict=True)]
+        assert found[f"Valid/{kind}/copy_jitter"] == pytest.approx(
+            LEVELS * torch.stack(error).abs().mean().item(), rel=1e-5
+        )
+        assert found[f"Valid/{kind}/mean_jitter"] == pytest.approx(still, rel=1e-4), "one picture does not move"
+    assert "Valid/self/jitter" not in found, "those are no consecutive frames"
+    assert {"_valid_self", "_valid_clip_novel"} < validation.draw(perfect).keys() and len(asked) == 1
 
 
 def test_a_row_of_the_picture_is_source_driving_ours_truth_depth(measured: Validation) -> None:
