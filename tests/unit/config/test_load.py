@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from portrait4d.config.landmark_training import LandmarkTraining
 from portrait4d.config.load import CONFIG_FOLDER, config_from_dict, load_config, plain_config
 from portrait4d.config.motion_training import MotionEncoderTraining
 from portrait4d.config.networks import ReconstructorConfig, tiny_reconstructor
@@ -17,6 +18,7 @@ KINDS = {
     "portrait4d-v2-512": ReconstructorConfig,
     "reconstructor-": ReconstructorConfig,
     "genhead-": GenHeadTraining,
+    "landmarks-": LandmarkTraining,
     "motion-encoder-": MotionEncoderTraining,
     "portrait4d-v2-": ReconV2Training,
     "portrait4d-": ReconV1Training,
