@@ -30,10 +30,14 @@ def test_a_signal_is_noted_even_if_it_comes_from_two_sides(number: int) -> None:
 
 def test_a_later_signal_ends_the_process_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stop_signal, "_SAME_REQUEST_S", 0.0)
-    with pytest.raises(KeyboardInterrupt), StopSignal(Ranks()):
-        send(signal.SIGINT)
-        time.sleep(0.01)
-        send(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell start without it
+    try:
+        with pytest.raises(KeyboardInterrupt), StopSignal(Ranks()):
+            send(signal.SIGINT)
+            time.sleep(0.01)
+            send(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_signals_are_passed_on_to_the_process_that_decides() -> None:
