@@ -26,16 +26,11 @@ from torch import Tensor
 from working_memory import WorkingMemory
 
 from portrait4d.config.experiments import ReenactConfig
-from portrait4d.config.load import load_config
-from portrait4d.config.networks import ReconstructorConfig
 from portrait4d.data.portrait_folder import PortraitFolder
-from portrait4d.geometry.flame import HeadModel
+from portrait4d.inference.demo import write_untrained_network
 from portrait4d.inference.demo_cast import PORTRAITS
 from portrait4d.inference.reenact import Frame, Reenactor
-from portrait4d.models.checkpoints import save_reconstructor
-from portrait4d.models.reconstructor import Reconstructor
 from portrait4d.ops.backend import fast_types, load_native, pick_device
-from portrait4d.synthetic_heads.ellipsoid_head import VERSION, build_ellipsoid_head
 
 NAIVE = "naive"
 MAX_ERROR, MIN_PSNR_DB = 1e-4, 45.0
@@ -115,21 +110,13 @@ class FastMode:
         return result
 
 
-def write_seeded_network(path: Path, config: str) -> None:
-    """Write a network with seeded weights; "flame" motion lets the bundled examples drive it."""
-    torch.manual_seed(0)
-    sizes = load_config(ReconstructorConfig, config, ["motion_kind=flame"])
-    head = HeadModel.from_assets(build_ellipsoid_head(), VERSION)
-    save_reconstructor(path, Reconstructor(sizes, head))
-
-
 def measure(options: argparse.Namespace, modes: list[str]) -> dict[str, Measures]:
     """Measure the modes in turns, after one round that does not count but for the memory."""
     runs: dict[str, NaiveMode | FastMode] = {}
     with tempfile.TemporaryDirectory() as folder:
         network = options.network or Path(folder) / "seeded.safetensors"
         if options.network is None:
-            write_seeded_network(network, options.config)
+            write_untrained_network(network, options.config, ["motion_kind=flame"])  # what every portrait has
         for mode in modes:
             config = ReenactConfig(
                 network=network,

@@ -5,14 +5,12 @@ from pathlib import Path
 import click
 
 EXAMPLE = Path(__file__).parent / "examples" / "synthetic" / "portraits" / "00000"
-NETWORK = Path(__file__).parent / "pretrained_models" / "demo-portrait4d.safetensors"
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
 @click.option(
     "--network",
     type=click.Path(path_type=Path),
-    default=NETWORK,
     show_default="the bundled demo network",
     help="Network: .safetensors, or a published .pkl.",
 )
@@ -62,8 +60,10 @@ def main(**options: object) -> None:
     from portrait4d.config.exporting import ExportConfig
     from portrait4d.files.errors import UserError
     from portrait4d.inference.export_job import run_export
+    from portrait4d.models.pretrained.bundled import bundled_network
 
     try:
+        options["network"] = options["network"] or bundled_network("portrait4d")
         click.echo(run_export(ExportConfig(**options)))
     except UserError as error:
         raise click.ClickException(str(error)) from None

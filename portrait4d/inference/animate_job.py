@@ -31,14 +31,14 @@ from portrait4d.inference.stabilise import StateSmoother, SteadinessMeter
 from portrait4d.inference.templates import TEMPLATE_SUFFIX, TemplateFrame, TemplateWriter
 from portrait4d.inference.tracking import Tracker, TrackerMaker
 from portrait4d.models.checkpoints import names_open_head
-from portrait4d.models.pretrained.bundled import BUNDLED_NETWORKS
+from portrait4d.models.pretrained.bundled import bundled_path
 
 Progress = Callable[[int, int | None], None]
 """Called with the number of frames that are rendered, and of all, None while unknown; may raise to stop."""
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained_models"
 PUBLISHED_NETWORK = "portrait4d-v2-vfhq512.pkl"
-BUNDLED_NETWORK = PRETRAINED / BUNDLED_NETWORKS["portrait4d"]
+BUNDLED_NETWORK = bundled_path("portrait4d")
 
 _WAITING_BYTES = 64 << 20
 _WAITING_FRAMES = 16

@@ -1,5 +1,6 @@
 """The package's examples, and a stand-in for a network that is missing."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,8 +16,8 @@ NETWORK_CONFIG = "reconstructor-demo-128.yaml"
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def write_untrained_network(path: Path, seed: int = 0) -> None:
-    """Write a small network with seeded random weights on the ellipsoid head."""
-    torch.manual_seed(seed)
+def write_untrained_network(path: Path, config: str = NETWORK_CONFIG, overrides: Sequence[str] = ()) -> None:
+    """Write a network with seeded random weights on the ellipsoid head, a small one unless `config` says otherwise."""
+    torch.manual_seed(0)
     head = HeadModel.from_assets(build_ellipsoid_head(), VERSION)
-    save_reconstructor(path, Reconstructor(load_config(ReconstructorConfig, NETWORK_CONFIG), head))
+    save_reconstructor(path, Reconstructor(load_config(ReconstructorConfig, config, overrides), head))

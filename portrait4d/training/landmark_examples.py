@@ -4,12 +4,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from portrait4d.config.motion_training import MotionDataConfig
-from portrait4d.files.errors import UserError
 from portrait4d.geometry.face_alignment import fit_similarity
 from portrait4d.geometry.flame import HeadModel
+from portrait4d.training.examples_in_memory import ExamplesInMemory, require_data
 from portrait4d.training.motion_examples import clip_frames, grouped_frames, still_frames
 
 FACE_MARGIN = 0.14
@@ -28,25 +27,8 @@ class LandmarkExample(NamedTuple):
     points: Tensor
 
 
-class LandmarkExamples(Dataset[LandmarkExample]):
-    """Examples in memory; `examples` is a batch of all of them."""
-
-    def __init__(self, examples: LandmarkExample) -> None:
-        self.examples = examples
-
-    def __len__(self) -> int:
-        return len(self.examples.image)
-
-    def __getitem__(self, index: int) -> LandmarkExample:
-        return self.load(index)
-
-    def load(self, index: int, generator: torch.Generator | None = None) -> LandmarkExample:
-        """Return example `index`. Nothing is random here; `generator` is what clip datasets take."""
-        return LandmarkExample(*(values[index] for values in self.examples))
-
-    def first(self, count: int) -> LandmarkExample:
-        """Return a batch of the first `count` examples, or of all if they are fewer."""
-        return LandmarkExample(*(values[:count] for values in self.examples))
+class LandmarkExamples(ExamplesInMemory[LandmarkExample]):
+    """Faces with their landmarks."""
 
 
 @torch.no_grad()
@@ -57,8 +39,7 @@ def read_landmarks(data: MotionDataConfig, head: HeadModel, size: int) -> tuple[
         UserError: no data.
         InputFileError: no database, damaged, or empty.
     """
-    if data.path is None and data.clips is None:
-        raise UserError("data.path: no data; give a database of generate_lmdb, such as data.path=FFHQ_128_4000")
+    require_data(data)
     learnt, measured = ((still_frames, data.path), (clip_frames, data.clips)), ((still_frames, data.held_out),)
     results = []
     for sources in (learnt, measured):

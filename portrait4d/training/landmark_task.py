@@ -1,7 +1,5 @@
 """Training of the compact landmark network on faces of the open head world, whose landmarks are known exactly."""
 
-import copy
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -10,14 +8,14 @@ from portrait4d.config.landmark_training import LandmarkTraining
 from portrait4d.data.image_io import from_uint8, image_grid
 from portrait4d.files.errors import UserError
 from portrait4d.models.compact_landmarks import CompactLandmarks
-from portrait4d.training.chunk_reader import ChunkReader
 from portrait4d.training.distributed import Ranks
+from portrait4d.training.examples_in_memory import OneNetworkTask
 from portrait4d.training.head_choice import load_head
 from portrait4d.training.landmark_examples import LandmarkExample, mean_face, read_landmarks
 from portrait4d.training.landmark_measures import measure_landmarks
 from portrait4d.training.landmark_views import Faces, Views, draw_views, mirror_faces
 from portrait4d.training.motion_disturbance import disturb_colours, reduce_detail
-from portrait4d.training.tasks import Moment, Step, Task, build_adam, lazy_phases
+from portrait4d.training.tasks import Moment, Step
 
 GRID_COLUMNS, GRID_ROWS, GRID_SEED = 8, 4, 0
 LANDMARKS = 70
@@ -25,7 +23,7 @@ _MEAN_OF = 2000
 """Faces that the mean face is the mean of."""
 
 
-class LandmarkTask(Task[Faces]):
+class LandmarkTask(OneNetworkTask[Faces]):
     """The network and its examples.
 
     Raises:
@@ -33,22 +31,11 @@ class LandmarkTask(Task[Faces]):
     """
 
     def __init__(self, config: LandmarkTraining, ranks: Ranks) -> None:
-        self.config, self.ranks = config, ranks
-        self.run, self.optim = config.run, config.optim
         if config.network.points != LANDMARKS:
             raise UserError(f"network.points: expected {LANDMARKS}, got {config.network.points}")
         self.examples, self.held_out = read_landmarks(config.data, load_head(config.head), config.view.source_size)
-        network = CompactLandmarks(config.network, mean_face(self.examples.first(_MEAN_OF).points))
-        network.to(ranks.device).requires_grad_(False)
-        self.networks = {"G": network}
-        self.average = copy.deepcopy(network).eval()
-        self.phases = lazy_phases("G", None)
-        self.optimisers = {"G": build_adam(list(network.parameters()), self.optim, self.optim.generator_lr, None)}
-        self.reader = ChunkReader(self.examples, self.run, ranks)
-
-    def skip_batches(self, count: int) -> None:
-        """Open the examples behind `count` batches."""
-        self.reader.restart(count)
+        network = CompactLandmarks(config.network, mean_face(next(self.examples.batches(_MEAN_OF)).points))
+        self.begin(config, ranks, network, self.examples)
 
     def load_chunks(self, moment: Moment) -> list[Faces]:
         """Fetch faces."""
@@ -86,17 +73,13 @@ class LandmarkTask(Task[Faces]):
             return {}
         return {f"Valid/{name}": value for name, value in measure_landmarks(self.average, self.held_out).items()}
 
-    def close(self) -> None:
-        """Stop the workers that read data."""
-        self.reader.close()
-
     def _faces(self, batch: LandmarkExample) -> Faces:
         image, points = (values.to(self.ranks.device, non_blocking=True) for values in batch)
         return Faces(from_uint8(image), points)
 
     def _grid_views(self) -> Views:
         generators = [torch.Generator(device).manual_seed(GRID_SEED) for device in (self.ranks.device, "cpu")]
-        return self._views(self._faces(self.examples.first(GRID_COLUMNS * GRID_ROWS)), *generators)
+        return self._views(self._faces(next(self.examples.batches(GRID_COLUMNS * GRID_ROWS))), *generators)
 
     def _views(self, faces: Faces, generator: torch.Generator, host_generator: torch.Generator) -> Views:
         """Return views as training shows them."""

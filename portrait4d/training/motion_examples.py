@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from portrait4d.data.clip_dataset import ClipDataset
 from portrait4d.data.image_io import from_uint8, to_uint8
@@ -21,6 +20,7 @@ from portrait4d.geometry.neck_pose import camera_for_posed_neck
 from portrait4d.ops.resize import resize_antialiased
 from portrait4d.rendering.mesh_maps import landmarks_2d
 from portrait4d.synthetic_heads.motion_inputs import motion_inputs
+from portrait4d.training.examples_in_memory import ExamplesInMemory
 
 _GROUP = 32
 
@@ -58,26 +58,8 @@ class FaceGroup(NamedTuple):
     params: HeadParams
 
 
-class MotionExamples(Dataset[MotionExample]):
-    """Examples in memory; `examples` is a batch of all of them."""
-
-    def __init__(self, examples: MotionExample) -> None:
-        self.examples = examples
-
-    def __len__(self) -> int:
-        return len(self.examples.image)
-
-    def __getitem__(self, index: int) -> MotionExample:
-        return self.load(index)
-
-    def load(self, index: int, generator: torch.Generator | None = None) -> MotionExample:
-        """Return example `index`. Nothing is random here; `generator` is what clip datasets take."""
-        return MotionExample(*(values[index] for values in self.examples))
-
-    def batches(self, size: int) -> Iterator[MotionExample]:
-        """Yield all examples in order, `size` at a time."""
-        for parts in zip(*(values.split(size) for values in self.examples), strict=True):
-            yield MotionExample(*parts)
+class MotionExamples(ExamplesInMemory[MotionExample]):
+    """Faces with the inputs of their motion vectors."""
 
 
 def read_stills(path: str | Path, head: HeadModel, size: int) -> MotionExamples:

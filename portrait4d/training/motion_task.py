@@ -1,7 +1,5 @@
 """Training of the compact motion encoder on faces of the open head world, whose motions are known exactly."""
 
-import copy
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -11,13 +9,13 @@ from portrait4d.data.image_io import from_uint8, image_grid
 from portrait4d.files.errors import UserError
 from portrait4d.models.compact_motion_encoder import CompactMotionEncoder
 from portrait4d.synthetic_heads.motion_inputs import MOTION_INPUTS, motion_input_matrix
-from portrait4d.training.chunk_reader import ChunkReader
 from portrait4d.training.distributed import Ranks
+from portrait4d.training.examples_in_memory import OneNetworkTask, require_data
 from portrait4d.training.head_choice import load_head
 from portrait4d.training.motion_disturbance import MotionSample, disturb_colours, disturb_view
 from portrait4d.training.motion_examples import MotionExample, MotionExamples, join_examples, read_clips, read_stills
 from portrait4d.training.motion_measures import measure_encoder
-from portrait4d.training.tasks import Moment, Step, Task, build_adam, lazy_phases
+from portrait4d.training.tasks import Moment, Step
 
 GRID_COLUMNS, GRID_ROWS, GRID_SEED = 8, 4, 0
 SMALL_PICTURES = 64
@@ -25,7 +23,7 @@ SMALL_PICTURES = 64
 _WATCHED = ("blink_left", "blink_right", "gaze_pitch", "gaze_yaw", "jaw_open")
 
 
-class MotionEncoderTask(Task[MotionSample]):
+class MotionEncoderTask(OneNetworkTask[MotionSample]):
     """The encoder and its examples.
 
     Raises:
@@ -33,24 +31,13 @@ class MotionEncoderTask(Task[MotionSample]):
     """
 
     def __init__(self, config: MotionEncoderTraining, ranks: Ranks) -> None:
-        self.config, self.ranks = config, ranks
-        self.run, self.optim = config.run, config.optim
         if config.network.inputs != len(MOTION_INPUTS):
             raise UserError(f"network.inputs: expected {len(MOTION_INPUTS)}, got {config.network.inputs}")
         self.examples, self.held_out = _read_examples(config)
         deviation = self.examples.examples.inputs.std(dim=0).clamp_min(config.loss.least_deviation)
         encoder = CompactMotionEncoder(config.network, motion_input_matrix(), deviation)
-        encoder.to(ranks.device).requires_grad_(False)
-        self.networks = {"G": encoder}
-        self.average = copy.deepcopy(encoder).eval()
-        self.phases = lazy_phases("G", None)
-        self.optimisers = {"G": build_adam(list(encoder.parameters()), self.optim, self.optim.generator_lr, None)}
+        self.begin(config, ranks, encoder, self.examples)
         self.weights = loss_weights(config.loss).to(ranks.device)
-        self.reader = ChunkReader(self.examples, self.run, ranks)
-
-    def skip_batches(self, count: int) -> None:
-        """Open the examples behind `count` batches."""
-        self.reader.restart(count)
 
     def load_chunks(self, moment: Moment) -> list[MotionSample]:
         """Fetch faces."""
@@ -88,10 +75,6 @@ class MotionEncoderTask(Task[MotionSample]):
         found |= {f"Valid/vector_{name}": value for name, value in errors.vector.items()}
         return found | {f"Valid/vector_all_{SMALL_PICTURES}px": small.vector["all"]}
 
-    def close(self) -> None:
-        """Stop the workers that read data."""
-        self.reader.close()
-
     def _sample(self, batch: MotionExample) -> MotionSample:
         image, *rest = (values.to(self.ranks.device, non_blocking=True) for values in batch)
         return MotionSample(from_uint8(image), *rest)
@@ -126,8 +109,7 @@ def build_motion_encoder_task(config: MotionEncoderTraining, ranks: Ranks) -> Mo
 def _read_examples(config: MotionEncoderTraining) -> tuple[MotionExamples, MotionExamples | None]:
     """Return what is learnt from and what is only measured."""
     data, size = config.data, config.network.picture_size
-    if data.path is None and data.clips is None:
-        raise UserError("data.path: no data; give a database of generate_lmdb, such as data.path=FFHQ_128_4000")
+    require_data(data)
     head = load_head(config.head)
     parts = [
         read(path, head, size)

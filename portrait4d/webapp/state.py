@@ -15,15 +15,15 @@ from portrait4d.config.experiments import ReenactConfig, SampleHeadsConfig
 from portrait4d.config.web_app import WebAppConfig
 from portrait4d.data.portrait_folder import PortraitFolder, PreparedPortrait
 from portrait4d.files.errors import InputFileError, UserError
-from portrait4d.inference.animate_job import PRETRAINED, NetworkChoice, OpenTrackers, choose_network
+from portrait4d.inference.animate_job import NetworkChoice, OpenTrackers, choose_network
 from portrait4d.inference.demo import EXAMPLES, write_untrained_network
 from portrait4d.inference.reenact import Frame, Reenactor
 from portrait4d.inference.sample_heads import HeadSampler
 from portrait4d.inference.tracking import TrackerMaker
 from portrait4d.models.outputs import SourceFeatures
+from portrait4d.models.pretrained.bundled import bundled_path
 from portrait4d.webapp.workspace import Workspace
 
-DEMO_GENHEAD = PRETRAINED / "demo-genhead.safetensors"
 BUNDLED_PORTRAITS = EXAMPLES / "synthetic" / "portraits" / "00000"
 BUNDLED_CLIPS = EXAMPLES / "synthetic" / "driving"
 
@@ -172,7 +172,7 @@ class AppState:
         Raises:
             UserError: its file is missing, damaged or of another kind, or the device is not there.
         """
-        path = self.config.genhead or DEMO_GENHEAD
+        path = self.config.genhead or bundled_path("genhead")
         if not path.is_file():
             raise UserError(
                 f"There is no GenHead network ({path.name}). Start the app with --genhead FILE, a network that "

@@ -11,13 +11,18 @@ BUNDLED_NETWORKS = {"portrait4d": "demo-portrait4d.safetensors", "genhead": "dem
 _FOLDER = Path(__file__).resolve().parents[2] / "pretrained_models"
 
 
+def bundled_path(name: Literal["portrait4d", "genhead"]) -> Path:
+    """Return where a bundled network belongs, there or not."""
+    return _FOLDER / BUNDLED_NETWORKS[name]
+
+
 def bundled_network(name: Literal["portrait4d", "genhead"]) -> Path:
     """Return the file of a bundled network, what a script takes when no --network is given.
 
     Raises:
         AssetMissingError: if this installation lacks it.
     """
-    path = _FOLDER / BUNDLED_NETWORKS[name]
+    path = bundled_path(name)
     if not path.is_file():
         raise AssetMissingError(
             f"the bundled demonstration network {path.name}",
