@@ -89,6 +89,8 @@ class SupervisionConfig:
         workers: processes that render or load subjects.
         cross_driving: rendered on line: the driving picture shows another person.
         vary: open head world: a subject's pictures change colour together, and half of the subjects are mirrored.
+        memory: rendered on line: keep so many persons in the memory of the training's device, 0.6 MB each at 128 pixels,
+            and draw subjects from them while the workers render new ones; 0: every subject is another person.
     """
 
     source: Literal["genhead", "synthetic_heads"] = "genhead"
@@ -100,6 +102,13 @@ class SupervisionConfig:
     workers: int = 0
     cross_driving: bool = False
     vary: bool = False
+    memory: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.memory >= 0, "supervision.memory", "at least 0", self.memory)
+        renders = self.source == "synthetic_heads" and self.pool is None and not (self.vary or self.cross_driving)
+        need = "0 unless heads are rendered on line, neither varied nor driven by others"
+        require(self.memory == 0 or renders, "supervision.memory", need, self.memory)
 
 
 def _recon_optim() -> OptimConfig:

@@ -17,12 +17,14 @@ from portrait4d.models.reconstructor import Reconstructor
 from portrait4d.synthetic_heads.head_template import build_open_head
 from portrait4d.training.distributed import Ranks, keyed_generator
 from portrait4d.training.genhead_supervision import GenHeadSupervision, GenHeadSupervisionConfig
+from portrait4d.training.head_choice import load_head
 from portrait4d.training.motion_choice import motion_reader
 from portrait4d.training.recon_task import ReconTask, is_cross_layer
 from portrait4d.training.rendered_subjects import RenderedSubjects
 from portrait4d.training.schedules import lazy_interval
 from portrait4d.training.starting_weights import copy_matching, read_starting_weights
 from portrait4d.training.subject_frames import ClipSubjects, FolderSubjects, SubjectSource
+from portrait4d.training.subject_memory import SubjectMemory, SubjectMemoryConfig
 from portrait4d.training.subject_variation import VariedSubjects
 from portrait4d.training.supervision import SupervisedBatch, Supervision
 from portrait4d.training.synthetic_supervision import SyntheticHeadsSupervision, SyntheticSupervisionConfig
@@ -75,7 +77,7 @@ class ReconV1Task(ReconTask):
         requests = []
         for chunk in range(count):
             _, generator = self.chunk_generators(moment, "subjects", chunk)
-            if isinstance(self.supervision, SyntheticHeadsSupervision):
+            if isinstance(self.supervision, SyntheticHeadsSupervision | SubjectMemory):
                 judged = self.is_adversarial(moment)
                 requests.append(self.supervision.request(self.run.chunk_size, generator, judged))
             else:
@@ -111,7 +113,7 @@ class ReconV1Task(ReconTask):
 
     def close(self) -> None:
         """Stop the workers that make subjects."""
-        if isinstance(self.supervision, SyntheticHeadsSupervision):
+        if isinstance(self.supervision, SyntheticHeadsSupervision | SubjectMemory):
             self.supervision.close()
 
 
@@ -140,9 +142,9 @@ def build_supervision(config: ReconV1Training, ranks: Ranks) -> Supervision:
     wanted = config.supervision
     if wanted.source == "genhead":
         return _genhead_supervision(config, ranks)
-    from portrait4d.training.head_choice import load_head
-
     size = config.network.image_resolution
+    if wanted.memory:
+        return _memory(config, ranks)
     settings = SyntheticSupervisionConfig(size, config.static, not config.static, wanted.workers)
     motion = motion_reader(config.motion, ranks.device)
     source = _subject_source(wanted, size, config.resolution.initial)
@@ -150,6 +152,20 @@ def build_supervision(config: ReconV1Training, ranks: Ranks) -> Supervision:
     if wanted.vary:
         source = VariedSubjects(source, HeadMirror.fit(head))
     return SyntheticHeadsSupervision(source, head.to(ranks.device), settings, motion)
+
+
+def _memory(config: ReconV1Training, ranks: Ranks) -> SubjectMemory:
+    wanted = config.supervision
+    settings = SubjectMemoryConfig(
+        persons=wanted.memory,
+        workers=wanted.workers,
+        seed=config.run.seed + ranks.rank,
+        static=config.static,
+        half_static=not config.static,
+    )
+    source = RenderedSubjects(config.network.image_resolution, config.resolution.initial)
+    head, motion = load_head("synthetic").to(ranks.device), motion_reader(config.motion, ranks.device)
+    return SubjectMemory(source, head, settings, motion)
 
 
 def _subject_source(wanted: SupervisionConfig, size: int, rays: int) -> SubjectSource:

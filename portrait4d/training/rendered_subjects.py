@@ -20,12 +20,14 @@ from portrait4d.ops.resize import resize_antialiased
 from portrait4d.rendering.rays import camera_rays
 from portrait4d.synthetic_heads.appearance import sample_appearance
 from portrait4d.synthetic_heads.figure import Detail, Figure, build_figure, open_head_model
-from portrait4d.synthetic_heads.motions import Motion, motion_vector, sample_still_motion
+from portrait4d.synthetic_heads.motions import Motion, motion_vector, sample_lively_motion, sample_still_motion
 from portrait4d.synthetic_heads.portraits import Shot, plan_shot
 from portrait4d.synthetic_heads.scene import Portrait, render_portrait
-from portrait4d.training.subject_frames import PortraitFrame, SubjectFrames
+from portrait4d.training.subject_frames import PersonFrames, PortraitFrame, SubjectFrames
 
 RANDOM_CAMERA_PROBABILITY = 0.5
+PERSON_VIEWS = 2
+"""Of each motion of `load_person`: the portrait's own, and a random camera's."""
 _SEEDS = 2**53
 
 
@@ -72,6 +74,22 @@ class RenderedSubjects:
             target=_to_frame(target, shot, second),
             depth=self._depth(target, shot),
         )
+
+    def load_person(self, seed: int, motions: int) -> PersonFrames:
+        """Render a person in lively motions, each seen by the portrait's own and by a random camera; on one thread."""
+        with _one_thread():
+            rng = np.random.default_rng([seed, 5])
+            figure, moving = self._build(int(rng.integers(_SEEDS))), int(rng.integers(_SEEDS))
+            frames, depths = [], []
+            for number in range(motions):
+                motion = sample_lively_motion(moving, number)
+                own = plan_shot(figure.person, motion)
+                draws = torch.from_numpy(rng.random(CAMERA_DRAWS).astype(np.float32))
+                for shot in (own, free_shot(own, random_camera_pose(draws))):
+                    portrait = self._render(figure, shot)
+                    frames.append(_to_frame(portrait, shot, motion))
+                    depths.append(self._depth(portrait, shot))
+        return PersonFrames.stack(frames, depths, motions)
 
     def photograph(self, figure: Figure, shot: Shot, motion: Motion) -> PortraitFrame:
         """Render a person's picture, with the person's label and motion; on one thread."""

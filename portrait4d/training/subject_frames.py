@@ -5,7 +5,7 @@ can hand them over.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -44,6 +44,24 @@ class SubjectFrames(NamedTuple):
     driving: PortraitFrame
     target: PortraitFrame
     depth: np.ndarray | None = None
+
+
+class PersonFrames(NamedTuple):
+    """M motions of one person, V views of each: images (M, V, 3, H, H) and masks (M, V, 1, H, H) uint8, labels
+    (M, V, 437) and motions (M, V, 548) float32, depths (M, V, 1, R, R) float32."""
+
+    images: np.ndarray
+    masks: np.ndarray
+    labels: np.ndarray
+    motions: np.ndarray
+    depths: np.ndarray
+
+    @classmethod
+    def stack(cls, frames: list[PortraitFrame], depths: list[np.ndarray], motions: int) -> "PersonFrames":
+        """Join frames and depths, motion after motion, view after view."""
+        columns = [[getattr(frame, part.name) for frame in frames] for part in fields(PortraitFrame)]
+        stacked = (np.stack(column) for column in (*columns, depths))
+        return cls(*(values.reshape(motions, -1, *values.shape[1:]) for values in stacked))
 
 
 class SubjectSource(Protocol):

@@ -21,5 +21,7 @@ def update_weight_average(average: nn.Module, network: nn.Module, beta: float) -
         if ours.keys() != theirs.keys():
             different = sorted(ours.keys() ^ theirs.keys())
             raise ValueError(f"average: expected the {kind} of the network, got a difference in {different[:3]}")
-        for name, own in ours.items():
-            own.copy_(theirs[name].lerp(own, beta) if kind == "parameters" else theirs[name])
+        if ours and kind == "parameters":
+            torch._foreach_lerp_(list(ours.values()), [theirs[name] for name in ours], 1 - beta)
+        elif ours:
+            torch._foreach_copy_(list(ours.values()), [theirs[name] for name in ours])
