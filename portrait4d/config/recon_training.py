@@ -89,8 +89,8 @@ class SupervisionConfig:
         workers: processes that render or load subjects.
         cross_driving: rendered on line: the driving picture shows another person.
         vary: open head world: a subject's pictures change colour together, and half of the subjects are mirrored.
-        memory: rendered on line: keep so many persons in the memory of the training's device, 0.6 MB each at 128 pixels,
-            and draw subjects from them while the workers render new ones; 0: every subject is another person.
+        memory: rendered on line: so many persons stay in the training device's memory (0.6 MB each at 128 pixels)
+            and subjects are drawn from them while the workers render new ones; 0: every subject is another person.
     """
 
     source: Literal["genhead", "synthetic_heads"] = "genhead"
