@@ -31,7 +31,6 @@ from portrait4d.models.outputs import HeadRender, SourceFeatures
 from portrait4d.models.radiance_decoder import RadianceDecoder
 from portrait4d.models.reconstructor import Reconstructor, RenderOptions
 from portrait4d.models.super_resolution import SuperResolution
-from portrait4d.models.undrawn import Undrawn
 
 KIND = "planes"
 MAX_RENDER_SIZE = 1024
@@ -176,7 +175,7 @@ def load_plane_cache(path: str | Path, device: torch.device | str = "cpu") -> Pl
 
 def _build_renderer(config: ReconstructorConfig, weight: Callable[[str, tuple[int, ...]], Tensor]) -> PlaneRenderer:
     """Build a renderer of the weights that a function gives for their names and shapes."""
-    with Undrawn():
+    with torch.device("meta"):
         renderer = PlaneRenderer(config)
     weights = {name: weight(name, tuple(empty.shape)) for name, empty in renderer.state_dict().items()}
     renderer.load_state_dict(weights, assign=True)

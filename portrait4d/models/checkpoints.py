@@ -26,7 +26,6 @@ from portrait4d.models.compact_motion_encoder import CompactMotionEncoder
 from portrait4d.models.discriminator import Discriminator
 from portrait4d.models.genhead import GenHead
 from portrait4d.models.reconstructor import Reconstructor
-from portrait4d.models.undrawn import Undrawn
 from portrait4d.models.upstream_networks import NetworkConfig, NetworkContent, content_from_upstream
 from portrait4d.models.upstream_pickles import read_network_pickle
 
@@ -200,7 +199,7 @@ def load_renamed(path: str | Path, config: Config, head: HeadModel | None, tenso
     Raises:
         InputFileError: naming `path` and what is missing, left over or of another shape.
     """
-    with Undrawn():
+    with torch.device("meta"):
         network = _KINDS[_kind_of(config)].build(config, head)
     wanted = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith(HEAD)}
     missing = sorted(set(wanted) - set(tensors))

@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from portrait4d.files.errors import InputFileError
 from portrait4d.models.pretrained.registry import EXTERNAL_WEIGHTS, find_weights, load_tensors
-from portrait4d.models.undrawn import Undrawn
 
 INPUT_SIZE = 299
 FEATURES = 2048
@@ -218,7 +217,7 @@ def load_inception(path: str | Path | None = None) -> Inception:
     """
     path = find_weights("inception") if path is None else Path(path)
     published = load_tensors(path)
-    with Undrawn():
+    with torch.device("meta"):
         network = Inception()
     wanted = network.state_dict()
     counters = [name for name in wanted if name.endswith("num_batches_tracked")]
