@@ -5,6 +5,7 @@ around the part's nearest vertex, which undoes identity, expression, jaw and gaz
 A field is built once per frame and serves both passes of the volume renderer. Nothing here has gradients.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +20,8 @@ from portrait4d.ops.nearest_vertex import nearest_vertex
 EYE_BOX_SCALE = 1.2
 """Sides of an eye box relative to the extent of the eyeball's vertices."""
 _NOWHERE = 1000.0  # where the padding rows of neighbourhoods lie, world units
-_POINTS_PER_CHUNK = 1 << 15
+_POINTS_PER_CHUNK = 1 << 15  # on a CPU, of one head; on a GPU all heads go together
+_POINTS_PER_GPU_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,10 @@ class PartField:
         positions = _pad_vertices(vertices, _NOWHERE)
         offsets = _pad_vertices(self.head.canonical_vertices - vertices, 0.0)
         carried, weights = torch.empty_like(points), points.new_empty(regions.shape)
-        for item in range(len(points)):
-            for start in range(0, points.shape[1], _POINTS_PER_CHUNK):
-                chunk = item, slice(start, start + _POINTS_PER_CHUNK)
-                weights[chunk] = _inverse_distance_weights(points[chunk], positions[item][regions[chunk]])
-                carried[chunk] = points[chunk] + _weighted_sum(weights[chunk], offsets[item][regions[chunk]])
+        for chunk in _chunks(points):
+            item = torch.arange(len(points), device=points.device)[chunk[0], None, None]
+            weights[chunk] = _inverse_distance_weights(points[chunk], positions[item, regions[chunk]])
+            carried[chunk] = points[chunk] + _weighted_sum(weights[chunk], offsets[item, regions[chunk]])
         return carried, (squared + 1e-12).sqrt_(), regions, weights
 
     def _inside_eye_box(self, points: Tensor) -> Tensor:
@@ -144,18 +145,29 @@ def build_part_field(
     return PartField(build_head_pose_field(head, params, box_warp, config), vertices, mouth_vertices, head)
 
 
+def _chunks(points: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Yield the items and points of (B, M, 3) that are worked on at once."""
+    batch, count = points.shape[:2]
+    items, step = (1, _POINTS_PER_CHUNK)
+    if points.device.type != "cpu":
+        items, step = max(batch, 1), max(1, _POINTS_PER_GPU_CHUNK // max(batch, 1))
+    for item in range(0, batch, items):
+        for start in range(0, count, step):
+            yield slice(item, item + items), slice(start, start + step)
+
+
 def _pad_vertices(vertices: Tensor, value: float) -> Tensor:
     """Append to (B, V, 3) the row that padded neighbourhoods point to."""
     return torch.cat([vertices, vertices.new_full((len(vertices), 1, 3), value)], dim=1)
 
 
 def _inverse_distance_weights(points: Tensor, neighbours: Tensor) -> Tensor:
-    """Return (N, K) weights 1 / (squared distance + 1e-10), sum 1, of points (N, 3) and neighbours (N, K, 3)."""
-    squared = (points[:, None] - neighbours).square_().sum(dim=-1)
+    """Return (..., K) weights 1 / (squared distance + 1e-10), sum 1, of points (..., 3) and neighbours (..., K, 3)."""
+    squared = (points[..., None, :] - neighbours).square_().sum(dim=-1)
     weights = (squared + 1e-10).reciprocal_()
     return weights / weights.sum(dim=-1, keepdim=True)
 
 
 def _weighted_sum(weights: Tensor, values: Tensor) -> Tensor:
-    """Return (N, 3) sums over K of weights (N, K) times values (N, K, 3)."""
+    """Return (..., 3) sums over K of weights (..., K) times values (..., K, 3)."""
     return (weights[..., None] * values).sum(dim=-2)

@@ -40,6 +40,13 @@ FACE_PLANES = 3
 """Planes 0 to 2 hold eyes and mouth, from here on the face and all the rest."""
 
 
+class MeshMaps(NamedTuple):
+    """What the head's mesh looks like: hard part masks and the correspondence map (B, 3, S, S)."""
+
+    masks: PartMasks
+    correspondence: Tensor
+
+
 @dataclass(frozen=True)
 class GenHeadOptions:
     """How to generate and render.
@@ -52,6 +59,7 @@ class GenHeadOptions:
         generator: source of random noise.
         super_resolution: weights folded by `SuperResolution.fold`; None to compute them in the call (training).
         mesh_fov_deg: field of view of the mesh maps; the camera's own, unless it is the usual one.
+        mesh: maps that `draw_mesh` has drawn of the same heads before; None: they are drawn.
     """
 
     resolution: int | None = None
@@ -61,13 +69,7 @@ class GenHeadOptions:
     generator: torch.Generator | None = None
     super_resolution: FoldedSuperResolution | None = None
     mesh_fov_deg: float = MESH_FOV_DEG
-
-
-class MeshMaps(NamedTuple):
-    """What the head's mesh looks like: hard part masks and the correspondence map (B, 3, S, S)."""
-
-    masks: PartMasks
-    correspondence: Tensor
+    mesh: MeshMaps | None = None
 
 
 class PartDensities(NamedTuple):
@@ -256,5 +258,5 @@ class GenHead(nn.Module):
         options = options or GenHeadOptions()
         planes = self.generate_planes(styles, options.noise_mode, options.generator)
         background = self.generate_background(latent, options.noise_mode, options.generator)
-        mesh = self.draw_mesh(params, camera, options.mesh_fov_deg)
+        mesh = options.mesh or self.draw_mesh(params, camera, options.mesh_fov_deg)
         return self.render(planes, background, camera, self.part_field(params), mesh, options)

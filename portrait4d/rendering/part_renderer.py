@@ -185,7 +185,14 @@ def sample_parts(fields: PartFields, points: Tensor, masks: RayMasks, auto_fuse:
 
 
 def _sample_where(field: Field, points: Tensor, wanted: Tensor, like: FaceSample) -> FieldSample:
-    """Evaluate a field at the `wanted` (B, N) ones of points (B, N, 3); the others, most of all, give zeros."""
+    """Evaluate a field at the `wanted` (B, N) ones of points (B, N, 3); the others, most of all, give zeros.
+
+    A GPU evaluates all: to know how many are wanted it would have to be waited for.
+    """
+    if points.device.type != "cpu":
+        sample = field(points)
+        features = torch.where(wanted[..., None], sample.features, 0.0)
+        return FieldSample(features, torch.where(wanted, sample.densities, 0.0))
     features, densities = torch.zeros_like(like.features), torch.zeros_like(like.densities)
     picture, number = wanted.nonzero(as_tuple=True)
     if len(picture):

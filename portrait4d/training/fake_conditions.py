@@ -7,11 +7,36 @@ import torch
 from torch import Tensor
 
 from portrait4d.geometry.flame import HeadModel
-from portrait4d.geometry.head_params import HeadParams, split_label
+from portrait4d.geometry.head_params import LABEL_DIM, HeadParams, split_label
 from portrait4d.geometry.neck_pose import camera_for_posed_neck
 
 LabelOf = Callable[[Tensor], Tensor]
 """Rows (B,) int64 of a data set to their frame labels (B, 437)."""
+
+
+class LabelMemory:
+    """The labels of a data set, each read once when it is first asked for: a run draws every row many times.
+
+    Args:
+        label: reads the label (437,) of a row.
+        rows: of the data set.
+        device: where labels are wanted; they are kept on the CPU.
+    """
+
+    def __init__(self, label: Callable[[int], Tensor], rows: int, device: torch.device) -> None:
+        self.label, self.device = label, device
+        self.table = torch.empty(rows, LABEL_DIM)  # takes up memory only where something is written
+        self.is_known = torch.zeros(rows, dtype=torch.bool)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Return the labels (B, 437) of rows (B,) int64."""
+        for row in rows[~self.is_known[rows]].tolist():
+            self.table[row] = self.label(row)
+        self.is_known[rows] = True
+        found = self.table[rows]
+        if self.device.type == "cuda":
+            found = found.pin_memory()
+        return found.to(self.device, non_blocking=True)
 
 
 class ConditionRows(NamedTuple):
@@ -73,11 +98,14 @@ def build_conditions(head: HeadModel, rows: ConditionRows, label_of: LabelOf) ->
         rows: as drawn.
         label_of: reads labels.
     """
+    labels: dict[int, Tensor] = {}  # by the identity of the list of rows: whole rows share one
     cameras = {}
     parts = {}
     for name, numbers in rows._asdict().items():
         if numbers is not None:
-            cameras[name], parts[name] = split_label(label_of(numbers))
+            if id(numbers) not in labels:
+                labels[id(numbers)] = label_of(numbers)
+            cameras[name], parts[name] = split_label(labels[id(numbers)])
     jaw = parts["expression"].pose[:, 3:]
     neck = parts["neck"].pose[:, :3] if "neck" in parts else torch.zeros_like(jaw)
     params = HeadParams(

@@ -27,7 +27,7 @@ from portrait4d.losses.regularizers import (
     sample_point_pairs,
 )
 from portrait4d.models.discriminator import Discriminator, DiscriminatorInput
-from portrait4d.models.genhead import GenHead, GenHeadOptions
+from portrait4d.models.genhead import GenHead, GenHeadOptions, MeshMaps
 from portrait4d.models.outputs import GenHeadRender
 from portrait4d.ops.resize import resize_antialiased
 from portrait4d.rendering.mesh_maps import pose_vertices, render_correspondence
@@ -37,9 +37,10 @@ from portrait4d.training.chunk_reader import ChunkReader
 from portrait4d.training.conditioning import sample_conditioning
 from portrait4d.training.discriminator_phases import learn_smoothness, learn_verdicts, record_scores
 from portrait4d.training.distributed import Ranks
-from portrait4d.training.fake_conditions import FakeConditions, build_conditions, draw_condition_rows
+from portrait4d.training.fake_conditions import FakeConditions, LabelMemory, build_conditions, draw_condition_rows
 from portrait4d.training.grids import GridTiles, depth_picture
 from portrait4d.training.head_choice import load_head
+from portrait4d.training.mesh_memory import MeshMemory
 from portrait4d.training.schedules import blur_sigma, lazy_interval, render_resolution, scale_kimg, swap_probability
 from portrait4d.training.tasks import Moment, Record, Step, Task, build_adam, lazy_phases
 
@@ -54,10 +55,17 @@ class GenHeadChunk(NamedTuple):
 
 
 class FakeHeads(NamedTuple):
-    """What the generator makes heads from: latents (B, L), and cameras and head parameters."""
+    """What the generator makes heads from.
+
+    Attributes:
+        latent: (B, L).
+        asked: cameras and head parameters.
+        rows: (B,) of the data, on the CPU, that these come from, each from one; None: parts come from different ones.
+    """
 
     latent: Tensor
     asked: FakeConditions
+    rows: Tensor | None
 
 
 class GenHeadTask(Task[GenHeadChunk]):
@@ -92,6 +100,8 @@ class GenHeadTask(Task[GenHeadChunk]):
         self.r1 = R1Weights(adversarial.gamma, adversarial.gamma_uv, adversarial.gamma_seg)
         self.controller = AugmentController(config.augment)
         self.reader = ChunkReader(self.dataset, self.run, ranks)
+        self.labels = LabelMemory(self.dataset.label, len(self.dataset), ranks.device)
+        self.meshes = MeshMemory.build(len(self.dataset), config.network.image_resolution, ranks.device)
 
     @property
     def generator(self) -> GenHead:
@@ -120,10 +130,8 @@ class GenHeadTask(Task[GenHeadChunk]):
         rows = draw_condition_rows(count, len(self.dataset), self.config.conditioning.combine, step.host_generator)
         latent_dim = self.config.network.mapping.latent_dim
         latent = torch.randn(count, latent_dim, generator=step.generator, device=self.ranks.device)
-        return FakeHeads(latent, build_conditions(self.generator.head, rows, self._labels))
-
-    def _labels(self, rows: Tensor) -> Tensor:
-        return torch.stack([self.dataset.label(row) for row in rows.tolist()]).to(self.ranks.device)
+        whole = rows.shape if rows.neck is None else None
+        return FakeHeads(latent, build_conditions(self.generator.head, rows, self.labels), whole)
 
     def make_heads(self, network: GenHead, fakes: FakeHeads, step: Step, update_average: bool = False) -> GenHeadRender:
         """Generate and render heads as training does: random noise, random samples, some wrong conditioning."""
@@ -135,10 +143,23 @@ class GenHeadTask(Task[GenHeadChunk]):
             jitter=sample_jitter(count, resolution**2, volume.depth_samples, volume.importance_samples, generator),
             noise_mode="random",
             generator=generator,
+            mesh=self._recall_mesh(network, fakes),
         )
         with self.autocast:
             styles = self._styles(network, fakes, step, update_average)
             return network(fakes.latent, styles, fakes.asked.params, fakes.asked.camera, options)
+
+    def _recall_mesh(self, network: GenHead, fakes: FakeHeads) -> MeshMaps | None:
+        if self.meshes is None or fakes.rows is None:
+            return None
+        asked = fakes.asked
+
+        def draw(chosen: Tensor) -> MeshMaps:
+            picked = chosen.to(self.ranks.device)
+            params = HeadParams(*(part[picked] for part in vars(asked.params).values()))
+            return network.draw_mesh(params, asked.camera[picked])
+
+        return self.meshes.look_up(fakes.rows, draw)
 
     def resolution(self, moment: Moment) -> int:
         """Return the rays per side at present."""
@@ -164,7 +185,7 @@ class GenHeadTask(Task[GenHeadChunk]):
             resize_antialiased(from_uint8(pixels.to(device, non_blocking=True)), size)
             for pixels in (item.image, item.mask)
         )
-        camera, shape, expression, pose, eye_pose = (values.to(device) for values in item[2:])
+        camera, shape, expression, pose, eye_pose = (values.to(device, non_blocking=True) for values in item[2:])
         params = HeadParams(shape, expression, pose, eye_pose).without_neck_rotation()
         head = self.generator.head
         with torch.no_grad():
@@ -265,7 +286,7 @@ class GenHeadTask(Task[GenHeadChunk]):
         tiles = GridTiles()
         for start in range(0, len(numbers), self.run.chunk_size):
             chosen = numbers[start : start + self.run.chunk_size]
-            camera, params = split_label(self._labels(torch.tensor(chosen)))
+            camera, params = split_label(self.labels(torch.tensor(chosen)))
             latent = latents[start : start + len(chosen)].to(self.ranks.device)
             with self.autocast:
                 styles = network.map_styles(latent, network.conditioning(camera, params.shape))

@@ -221,8 +221,8 @@ def _launch_under_torchrun(job: Launch, device: str) -> Path:
 
 def _train_rank(job: Launch, folder: Path, ranks: Ranks) -> None:
     """Train as one process."""
-    torch.set_float32_matmul_precision("highest")  # no TF32
-    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")  # geometry, such as a head's vertices, is never rounded to TF32
+    torch.backends.cudnn.allow_tf32 = job.config.optim.tf32
     torch.manual_seed(job.config.run.seed)  # initial weights, the same in all processes
     log, snapshots = RunLog(folder, ranks, job.verbose), Snapshots(folder)
     task = job.build(job.config, ranks)

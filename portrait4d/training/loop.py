@@ -51,6 +51,7 @@ def train(task: Task, state: RunState, log: RunLog, snapshots: Snapshots) -> Non
                     _end_tick(task, state, log, snapshots, done)
         if stop.is_set() and state.images_seen < end:
             with snapshots.writing():
+                snapshots.save_network(task, state)
                 snapshots.save_state(task, state)
             log.line(f"stopped at {state.images_seen} images; the same command goes on from there")
 

@@ -37,7 +37,7 @@ class RunLog:
 
     def __init__(self, folder: Path, ranks: Ranks, verbose: bool = True) -> None:
         self.folder, self.ranks, self.verbose = folder, ranks, verbose
-        self.moments: dict[str, Tensor] = {}
+        self.values: dict[str, list[Tensor]] = {}
         self.last: dict[str, dict[str, float]] = {}
         self.timing = False
         self._board = None
@@ -45,7 +45,7 @@ class RunLog:
     def resume(self, tick: int) -> None:
         """Drop the lines behind the first `tick` ones, which an interrupted run wrote and this one will write anew."""
         path = self.folder / STATS
-        self.moments = {}
+        self.values = {}
         if self.ranks.is_first and path.is_file():
             lines = path.read_text().splitlines()[:tick]
             write_text(path, "".join(line + "\n" for line in lines))
@@ -54,9 +54,9 @@ class RunLog:
 
     def record(self, name: str, values: Tensor | float) -> None:
         """Add values to a statistic of the present tick. All processes must use the same names."""
-        values = torch.as_tensor(values, dtype=torch.float64).detach().flatten()
-        new = torch.stack([values.new_tensor(float(len(values))), values.sum(), values.square().sum()])
-        self.moments[name] = self.moments[name] + new if name in self.moments else new
+        # Only kept: to add up on a GPU at once would cost six operations, and a copy that waits, for every value.
+        kept = values.detach() if isinstance(values, Tensor) else torch.tensor(values, dtype=torch.float64)
+        self.values.setdefault(name, []).append(kept.flatten())
 
     def time(self, name: str, seconds: float) -> None:
         """Add the duration of something."""
@@ -65,7 +65,7 @@ class RunLog:
     @contextmanager
     def timed(self, name: str, device: torch.device) -> Iterator[None]:
         """Measure the block in milliseconds; on a GPU, whose work runs ahead, only a tick's first use of the name."""
-        wait = device.type == "cuda" and f"Timing/{name}" not in self.moments
+        wait = device.type == "cuda" and f"Timing/{name}" not in self.values
         if wait:
             torch.cuda.synchronize(device)
         started = time.perf_counter()
@@ -118,11 +118,11 @@ class RunLog:
 
     def _collect(self) -> dict[str, dict[str, float]]:
         """Return count, mean and standard deviation of what was recorded, over all processes, and start anew."""
-        names = sorted(self.moments)
+        names = sorted(self.values)
         if not names:
             return {}
-        table = torch.stack([self.moments[name].cpu() for name in names]).to(self.ranks.device)
-        self.moments = {}
+        table = torch.stack([_moments(self.values[name]) for name in names]).to(self.ranks.device)
+        self.values = {}
         rows = self.ranks.sum(table).cpu().tolist()
         found = {}
         for name, (count, total, squares) in zip(names, rows, strict=True):
@@ -138,6 +138,12 @@ class RunLog:
         for name, statistic in self.last.items():
             self._board.add_scalar(name, statistic["mean"], int(kimg), walltime=state.seconds)
         self._board.flush()
+
+
+def _moments(values: list[Tensor]) -> Tensor:
+    """Return number, sum and sum of squares (3,) float64, on the CPU."""
+    joined = torch.cat(values).cpu().double()
+    return torch.stack([joined.new_tensor(float(len(joined))), joined.sum(), joined.square().sum()])
 
 
 def _status(last: dict[str, dict[str, float]], measured: dict[str, float]) -> str:

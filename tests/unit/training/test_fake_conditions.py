@@ -6,7 +6,7 @@ import torch
 from portrait4d.geometry.cameras import intrinsics_from_fov, join_camera, orbit_cam2world, project_points
 from portrait4d.geometry.flame import HeadModel
 from portrait4d.geometry.head_params import split_label
-from portrait4d.training.fake_conditions import ConditionRows, build_conditions, draw_condition_rows
+from portrait4d.training.fake_conditions import ConditionRows, LabelMemory, build_conditions, draw_condition_rows
 
 ROWS = 6
 
@@ -29,6 +29,32 @@ def test_a_whole_row_without_its_neck(ellipsoid: HeadModel) -> None:
     assert not asked.params.pose[:, :3].any()
     assert torch.equal(asked.camera_upright, camera)
     assert torch.allclose(asked.camera, camera, atol=1e-5)
+
+
+def test_rows_are_looked_up_once_for_all_parts(ellipsoid: HeadModel) -> None:
+    rows, asked = torch.tensor([4, 1]), []
+
+    def look_up(numbers: torch.Tensor) -> torch.Tensor:
+        asked.append(numbers)
+        return labels()[numbers]
+
+    build_conditions(ellipsoid, ConditionRows(rows, rows, rows, rows, None), look_up)
+    assert len(asked) == 1
+    build_conditions(ellipsoid, ConditionRows(rows, rows, torch.tensor([0, 2]), rows, rows), look_up)
+    assert len(asked) == 3
+
+
+def test_each_label_is_read_once() -> None:
+    read = []
+
+    def label(row: int) -> torch.Tensor:
+        read.append(row)
+        return labels()[row]
+
+    memory = LabelMemory(label, ROWS, torch.device("cpu"))
+    for rows in ([4, 1, 4], [1, 5], [4, 5]):
+        assert torch.equal(memory(torch.tensor(rows)), labels()[rows])
+    assert set(read) == {1, 4, 5} and read.count(1) == read.count(5) == 1
 
 
 def test_parts_of_different_rows(ellipsoid: HeadModel) -> None:

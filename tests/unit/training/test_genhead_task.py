@@ -14,6 +14,7 @@ from portrait4d.training.distributed import Ranks
 from portrait4d.training.genhead_task import GenHeadChunk, GenHeadTask
 from portrait4d.training.head_choice import load_head
 from portrait4d.training.launch import Launch, launch
+from portrait4d.training.mesh_memory import MeshMemory
 from portrait4d.training.snapshots import newest_state
 from portrait4d.training.tasks import Moment, Phase, Step
 from tests.helpers.training_runs import QUICK, assert_same_bits, final_state, ticks
@@ -116,6 +117,22 @@ def test_what_the_discriminator_is_shown_of_reals(task: GenHeadTask) -> None:
         "correspondence": (2, 3, 64, 64),
         "mask": (2, 1, 8, 8),
     }
+
+
+def test_remembered_meshes_change_nothing(task: GenHeadTask) -> None:
+    phase = task.phases[0]
+    step = Step(phase, Moment(), *task.chunk_generators(Moment(), phase.name, 0), lambda loss: None, lambda *_: None)
+    fakes = task.sample_fakes(2, step)
+    assert fakes.rows is not None and fakes.rows.shape == (2,)
+    memory = MeshMemory(len(task.dataset), task.config.network.image_resolution, torch.device("cpu"))
+    renders = []
+    for task.meshes in (None, memory, memory, None):
+        step.generator.manual_seed(0)
+        renders.append(task.make_heads(task.generator, fakes, step))
+    assert memory.is_known.sum() == len(set(fakes.rows.tolist()))
+    for render in renders[1:]:
+        assert torch.equal(render.image_sr, renders[0].image_sr)
+        assert torch.equal(render.correspondence, renders[0].correspondence)
 
 
 def test_the_pictures_of_the_grid(task: GenHeadTask, monkeypatch: pytest.MonkeyPatch) -> None:

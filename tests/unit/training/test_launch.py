@@ -128,6 +128,13 @@ def test_length_places_and_records_may_change(tmp_path: Path) -> None:
     assert {"run.kimg", "run.gpus", "data.path"} <= FREE_KEYS and "run.batch" not in FREE_KEYS
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_only_convolutions_are_rounded_to_tf32_and_only_on_request(tmp_path: Path, wanted: bool) -> None:
+    launch(toy_job(tmp_path, replace(SHORT, optim=replace(SHORT.optim, tf32=wanted))))
+    assert torch.backends.cudnn.allow_tf32 is wanted
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 def test_a_run_made_longer_is_the_long_run(tmp_path: Path, finished: Path) -> None:
     launch(toy_job(tmp_path, toy_config(kimg=0.04)))
     folder = launch(toy_job(tmp_path))

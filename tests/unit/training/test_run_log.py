@@ -54,7 +54,7 @@ def test_only_the_first_process_writes(tmp_path: Path) -> None:
     log.line("nothing")
     write(log)
     log.resume(1)
-    assert not list(tmp_path.iterdir()) and not log.moments
+    assert not list(tmp_path.iterdir()) and not log.values
 
 
 def test_a_tick_starts_anew_and_keeps_what_did_not_come_up_again(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_lines_behind_the_state_are_dropped(tmp_path: Path) -> None:
     log.record("Loss/a", 9.0)
     log.resume(2)
     assert [line["Progress/tick"]["mean"] for line in stats(tmp_path)] == [0.0, 1.0]
-    assert log.last["Loss/a"]["mean"] == 1.0 and "timestamp" not in log.last and not log.moments
+    assert log.last["Loss/a"]["mean"] == 1.0 and "timestamp" not in log.last and not log.values
     log.resume(5)  # someone has shortened the file
     assert len(stats(tmp_path)) == 2
     log.resume(0)
