@@ -14,6 +14,7 @@ os.environ.setdefault("PORTRAIT4D_NATIVE", "1")  # read at the first use
 
 import torch
 from interleaved import against_pytorch, median_ms, speedup
+from torch import Tensor
 
 from portrait4d.config.networks import HeadPoseConfig, VolumeConfig
 from portrait4d.geometry.cameras import intrinsics_from_fov, join_camera, orbit_cam2world
@@ -27,6 +28,7 @@ from portrait4d.rendering.rays import camera_rays
 from portrait4d.rendering.triplanes import TriPlanes
 from portrait4d.rendering.volume_renderer import render_rays
 
+SAMPLES = VolumeConfig().depth_samples, VolumeConfig().importance_samples
 CHUNK = 2048
 """Rays that the PyTorch version evaluates at once on a CPU, as `inference.reenact` asks it to."""
 
@@ -43,12 +45,16 @@ def build_field(options: argparse.Namespace, device: torch.device, deformed: boo
     return PlaneField(TriPlanes(planes, volume.box_warp), decoder, deformation if deformed else None)
 
 
+def side_camera() -> Tensor:
+    """Return a camera (1, 25) that looks from the side."""
+    return join_camera(orbit_cam2world(torch.tensor([0.2]), torch.tensor([0.1])), intrinsics_from_fov()[None])
+
+
 def rendering_calls(options: argparse.Namespace, device: torch.device) -> dict[str, Callable[[], object]]:
     """Return what is timed without gradients."""
     volume = VolumeConfig()
-    camera = join_camera(orbit_cam2world(torch.tensor([0.2]), torch.tensor([0.1])), intrinsics_from_fov()[None])
-    rays = camera_rays(camera.to(device), options.rays)
-    jitter = midpoint_jitter(1, volume.depth_samples, volume.importance_samples, device)
+    rays = camera_rays(side_camera().to(device), options.rays)
+    jitter = midpoint_jitter(1, *SAMPLES, device)
     chunk = CHUNK if device.type == "cpu" else None
     calls = {}
     for name, deformed in (("render", False), ("render, neck rotated", True)):
@@ -60,16 +66,24 @@ def rendering_calls(options: argparse.Namespace, device: torch.device) -> dict[s
 
 
 def training_calls(options: argparse.Namespace, device: torch.device) -> dict[str, Callable[[], object]]:
-    """Return what is timed with gradients: one pass's lookup, and the march over both."""
+    """Return what is timed with gradients: one pass's lookup, the march over both, and all that rays need."""
     volume, count = VolumeConfig(), options.train_rays**2
     planes = torch.randn(1, 3, options.channels, options.plane, options.plane, device=device, requires_grad=True)
     points = torch.rand(1, count * volume.depth_samples, 3, device=device) - 0.5
     samples = volume.depth_samples + volume.importance_samples
     densities = torch.randn(1, count, samples, device=device, requires_grad=True)
     distances = torch.linspace(3.5, 4.9, samples, device=device).expand(1, count, samples).contiguous()
+    made, jitter = build_field(options, device, True), midpoint_jitter(1, *SAMPLES, device)
+    rays = camera_rays(side_camera().to(device), options.train_rays)
+
+    def train() -> None:
+        field = PlaneField(TriPlanes(planes, volume.box_warp), made.decoder, made.deformation)
+        render_rays(field, rays, jitter, volume).features.sum().backward()
+
     return {
         "lookup, forward and backward": lambda: TriPlanes(planes, volume.box_warp).sample(points).sum().backward(),
         "march, forward and backward": lambda: march(densities, distances).depth.sum().backward(),
+        "render, forward and backward": train,
     }
 
 

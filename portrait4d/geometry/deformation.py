@@ -5,6 +5,7 @@ the tri-plane cube, a fine one near the surface and a smoothed coarse one away f
 parameters only, so they are built once per frame and serve both passes of the volume renderer.
 """
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -45,15 +46,14 @@ class HeadPoseField:
 
     def grids(self) -> HeadPoseGrids:
         """Return the grids as the fused renderer takes them."""
-        ends = [grid_axis(grid.shape[-1], self.box_warp)[[0, -1]].tolist() for grid in (self.fine, self.coarse)]
         fine, coarse = (
             grid.permute(0, 2, 3, 4, 1) for grid in (self.fine, functional.pad(self.coarse, (0, 0) * 3 + (0, 1)))
         )
         return HeadPoseGrids(
             fine.contiguous(),
             coarse.contiguous(),
-            tuple(ends[0]),
-            tuple(ends[1]),
+            _grid_ends(self.fine.shape[-1], self.box_warp),
+            _grid_ends(self.coarse.shape[-1], self.box_warp),
             self.config.smooth_threshold,
             self.config.falloff,
         )
@@ -61,22 +61,27 @@ class HeadPoseField:
 
 @torch.no_grad()
 def build_head_pose_field(
-    head: HeadModel, params: HeadParams, box_warp: float, config: HeadPoseConfig
+    head: HeadModel, params: HeadParams, box_warp: float, config: HeadPoseConfig, turned: bool | None = None
 ) -> HeadPoseField | None:
     """Evaluate the head model once and build the grids of a batch of frames.
+
+    Args:
+        head, params: the head and its pose.
+        box_warp: side of the cube, world units.
+        config: grid sizes and the blend between them.
+        turned: whether a neck is rotated; None looks, which waits for the device.
 
     Returns:
         The field, or None where every neck is unrotated: the field is then the identity.
     """
-    if not bool(params.pose[:, :3].any()):
+    if not (params.neck_is_turned() if turned is None else turned):
         return None
     rest = head.rest(params.shape, params.expression)
     posed = head.coarse_vertices(head.posed_vertices(rest, params))
     upright = head.coarse_vertices(head.posed_vertices(rest, params.without_neck_rotation()))
     surfaces = face_corners(posed, head.coarse_faces), face_corners(upright, head.coarse_faces)
-    fine = _surface_grid(*surfaces, box_warp, config.fine_resolution)
-    coarse = _surface_grid(*surfaces, box_warp, config.coarse_resolution)[:, :3]
-    return HeadPoseField(fine, _smooth(_smooth(coarse)), box_warp, config)
+    fine, coarse = _surface_grids(*surfaces, box_warp, (config.fine_resolution, config.coarse_resolution))
+    return HeadPoseField(fine, _smooth(_smooth(coarse[:, :3])), box_warp, config)
 
 
 def surface_offsets(points: Tensor, posed: Tensor, canonical: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,12 +110,23 @@ def grid_axis(resolution: int, box_warp: float, device: torch.device | str = "cp
     return (index * (1 / resolution) + 0.5 / resolution - 0.5) * box_warp
 
 
-def _surface_grid(posed: Tensor, canonical: Tensor, box_warp: float, resolution: int) -> Tensor:
-    axis = grid_axis(resolution, box_warp, posed.device)
-    points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).view(1, -1, 3)
+@functools.cache
+def _grid_ends(resolution: int, box_warp: float) -> tuple[float, float]:
+    first, *_, last = grid_axis(resolution, box_warp).tolist()
+    return first, last
+
+
+def _surface_grids(
+    posed: Tensor, canonical: Tensor, box_warp: float, resolutions: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Return offsets and squared distances (B, 4, r, r, r) at the cell centres of grids, all found at once."""
+    axes = [grid_axis(resolution, box_warp, posed.device) for resolution in resolutions]
+    points = torch.cat([torch.cartesian_prod(axis, axis, axis) for axis in axes])
     offsets, squared = surface_offsets(points.expand(len(posed), -1, -1), posed, canonical)
-    values = torch.cat([offsets, squared[..., None]], dim=-1)
-    return values.transpose(1, 2).unflatten(2, (resolution, resolution, resolution)).contiguous()
+    values = torch.cat([offsets, squared[..., None]], dim=-1).mT
+    grids = values.split([resolution**3 for resolution in resolutions], dim=2)
+    fine, coarse = (grid.unflatten(2, (r, r, r)).contiguous() for grid, r in zip(grids, resolutions, strict=True))
+    return fine, coarse
 
 
 def _smooth(grid: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from portrait4d.geometry.flame_assets import HeadAssets
 from portrait4d.geometry.head_params import HeadParams
@@ -74,6 +75,7 @@ class HeadModel(nn.Module):
             raise ValueError(f"head tensors: missing {missing}, unknown {unknown}")
         self.name = name
         self.open_head = open_head
+        self._parents: list[int] | None = None
         for key, tensor in tensors.items():
             self.register_buffer(key, tensor)
 
@@ -161,12 +163,22 @@ class HeadModel(nn.Module):
         """Return the vertex indices (n,) of a region: face, eyes, lips, eyelids, ... (`flame_assets.HeadAssets`)."""
         return getattr(self, f"region_{name}")
 
+    def _parent_list(self) -> list[int]:
+        """Return the joints' parents as numbers; kept, because reading a tensor waits for the device."""
+        if self._parents is None:
+            self._parents = self.parents.tolist()
+        return self._parents
+
+    def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._parents = None
+
     def _joint_chain(self, rotations: Tensor, joints: Tensor) -> Tensor:
         """Chain local transforms [R_j | joint_j - joint_parent] to world transforms (B, J, 4, 4)."""
-        parents = self.parents.tolist()
+        parents = self._parent_list()
         offsets = joints.clone()
-        offsets[:, 1:] -= joints[:, parents[1:]]
-        last_row = joints.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*joints.shape[:2], 1, 4)
+        offsets[:, 1:] -= joints[:, self.parents[1:]]
+        last_row = pad(torch.ones_like(joints[..., None, :1]), (3, 0))
         local = torch.cat([torch.cat([rotations, offsets[..., None]], dim=-1), last_row], dim=-2)
         world = [local[:, 0]]
         for joint in range(1, len(parents)):

@@ -36,6 +36,10 @@ class HeadParams:
         upright = torch.cat([torch.zeros_like(self.pose[:, :3]), self.pose[:, 3:]], dim=1)
         return HeadParams(self.shape, self.expression, upright, self.eye_pose)
 
+    def neck_is_turned(self) -> bool:
+        """Tell whether the neck of some head is rotated; waits for the device."""
+        return bool(self.pose[:, :3].any())
+
     def with_shape(self, shape: Tensor) -> "HeadParams":
         """Return the same motion on another identity `shape` (B, 300)."""
         return HeadParams(shape, self.expression, self.pose, self.eye_pose)

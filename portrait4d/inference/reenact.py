@@ -1,6 +1,9 @@
 """Reenactment of one source by one driving frame: networks loaded once, sources encoded once."""
 
+import functools
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,12 +20,13 @@ from portrait4d.geometry.cameras import (
     split_camera,
 )
 from portrait4d.geometry.head_params import HeadParams, split_label
+from portrait4d.inference.frame_graph import DrivenFrame, FrameGraphs
 from portrait4d.models.checkpoints import load_compact_motion_encoder, load_reconstructor
 from portrait4d.models.compact_motion_encoder import CompactMotionEncoder
 from portrait4d.models.outputs import HeadRender, SourceFeatures
 from portrait4d.models.pretrained.motion_encoder import MotionEncoder, load_motion_encoder
 from portrait4d.models.reconstructor import RenderOptions
-from portrait4d.ops.backend import keep_freed_memory, pick_device
+from portrait4d.ops.backend import exact_convolutions, keep_freed_memory, native_serves, pick_device
 from portrait4d.rendering.marching_cubes import Surface, extract_surface
 from portrait4d.rendering.ray_sampling import Jitter, sample_jitter
 from portrait4d.synthetic_heads.head_template import build_open_head
@@ -32,20 +36,30 @@ _CPU_RAYS_PER_CHUNK = 2048
 
 @dataclass(frozen=True)
 class Frame:
-    """One prepared portrait on the device: picture (1, 3, S, S), camera (1, 25), head parameters, motion (1, D)."""
+    """One prepared portrait on the device, or as many as a batch has.
+
+    Attributes:
+        image: (B, 3, S, S) picture.
+        camera: (B, 25).
+        params: head parameters.
+        motion: (B, D).
+        neck_turned: whether some neck is rotated; None if nobody has looked.
+    """
 
     image: Tensor
     camera: Tensor
     params: HeadParams
     motion: Tensor
+    neck_turned: bool | None = None
 
 
 @dataclass(frozen=True)
 class View:
-    """Where a result is seen from: camera (1, 25) and the head parameters to pose."""
+    """Where results are seen from: cameras (B, 25), the head parameters to pose, and `Frame.neck_turned` of those."""
 
     camera: Tensor
     params: HeadParams
+    neck_turned: bool | None = None
 
 
 class Reenactor:
@@ -73,6 +87,9 @@ class Reenactor:
         self.options = RenderOptions(
             resolution=config.render_size, chunk=chunk, super_resolution=folded, keep_samples=False
         )
+        # Without native operations frames with a turned neck wait for the device, which cannot be recorded.
+        records = self.device.type == "cuda" and native_serves(self.network.average_style)
+        self.graphs = FrameGraphs(self._render) if records else None
 
     def needs_motion_encoder(self, portraits: list[PreparedPortrait]) -> bool:
         """Tell whether motion must be embedded from pictures for some portrait."""
@@ -104,9 +121,10 @@ class Reenactor:
             InputFileError: naming a missing or damaged file.
         """
         image = portrait.load_image(self.network.config.image_resolution)[None].to(self.device)
-        label = torch.from_numpy(portrait.load_frame_label(self.config.use_simplified))[None].to(self.device)
-        camera, params = split_label(label)
-        return Frame(image, camera, params, self._motion(portrait, params))
+        label = torch.from_numpy(portrait.load_frame_label(self.config.use_simplified))[None]
+        neck_turned = split_label(label)[1].neck_is_turned()
+        camera, params = split_label(label.to(self.device))
+        return Frame(image, camera, params, self._motion(portrait, params), neck_turned)
 
     def _motion(self, portrait: PreparedPortrait, params: HeadParams) -> Tensor:
         if self.network.config.motion_kind == "flame":
@@ -123,7 +141,8 @@ class Reenactor:
     @torch.inference_mode()
     def encode_source(self, frame: Frame) -> SourceFeatures:
         """Compute what depends on the source alone, in float32 whatever the type: all frames inherit its errors."""
-        features = self.network.encode_source(frame.image, frame.motion)
+        with exact_convolutions(self.device):
+            features = self.network.encode_source(frame.image, frame.motion)
         if self.dtype == torch.float32:
             return features
         # of the type and layout of what each frame adds to it
@@ -133,26 +152,36 @@ class Reenactor:
     def render(
         self, source: Frame, features: SourceFeatures, driver: Frame, view: View, jitter: Jitter | None = None
     ) -> HeadRender:
-        """Render the source with the driver's motion, seen from a view."""
-        params = view.params.with_shape(source.params.shape)
+        """Render the source with the driver's motion, seen from a view; for a batch of drivers and views, all of them.
+
+        On a GPU frames of the same sizes are replayed from the second on (`frame_graph.py`).
+        """
+        batch = len(driver.motion)
+        params = view.params.with_shape(source.params.shape.expand(batch, -1))
+        turned = params.neck_is_turned() if view.neck_turned is None else view.neck_turned
+        frame = DrivenFrame(driver.motion, params, view.camera, jitter, turned, self.options.resolution)
+        return (self.graphs or self._render)(features, frame)
+
+    def _render(self, features: SourceFeatures, frame: DrivenFrame) -> HeadRender:
+        changes = {"jitter": frame.jitter, "neck_turned": frame.neck_turned, "resolution": frame.resolution}
+        options = replace(self.options, **changes)
+        tokens = features.tokens.expand(len(frame.motion), -1, -1)
         with self.precision():
-            options = replace(self.options, jitter=jitter)
-            return self.network(features, driver.motion, params, view.camera, options)
+            return self.network(replace(features, tokens=tokens), frame.motion, frame.params, frame.camera, options)
 
     def view(self, driver: Frame, step: int = 0, steps: int = 1) -> View:
         """Choose camera and neck for a driving frame (`flame-fitting.md` 7); `step` of `steps` moves an orbit."""
         config = self.config
         cam2world, intrinsics = split_camera(driver.camera)
         if config.fov_deg is not None:
-            intrinsics = intrinsics_from_fov(config.fov_deg)[None].to(self.device)
-        params = driver.params
+            intrinsics = intrinsics_from_fov(config.fov_deg).to(self.device).expand(len(driver.camera), -1, -1)
+        params, neck_turned = driver.params, driver.neck_turned
         if config.camera == "frontal" or not config.use_neck:
-            params = params.without_neck_rotation()
+            params, neck_turned = params.without_neck_rotation(), False
         if config.camera != "driver" or config.use_neck:
-            yaw, pitch = _orbit_angles(config, step, steps) if config.camera == "orbit" else (0.0, 0.0)
-            angles = torch.tensor([[yaw], [pitch]], device=self.device)
-            cam2world = orbit_cam2world(angles[0], angles[1], FRONTAL_POSITION)
-        return View(join_camera(cam2world, intrinsics), params)
+            angles = _orbit_angles(config, step, steps) if config.camera == "orbit" else (0.0, 0.0)
+            cam2world = _camera_on_orbit(*angles, self.device).expand(len(driver.camera), -1, -1)
+        return View(join_camera(cam2world, intrinsics), params, neck_turned)
 
     def jitter(self, source_index: int, step: int) -> Jitter | None:
         """Draw sample positions that depend on seed, source and step alone; None for the deterministic mode."""
@@ -181,9 +210,12 @@ class Reenactor:
         except ValueError as error:
             raise UserError(f"no mesh: {error}; choose another --shape-level") from None
 
-    def precision(self) -> torch.autocast:
-        """Return the context in which driven networks run: automatic casting to the configured type."""
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+    @contextmanager
+    def precision(self) -> Iterator[None]:
+        """Let driven networks run as configured inside the context: automatic casting, or true float32."""
+        casts = torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+        with exact_convolutions(self.device), casts:
+            yield
 
 
 def _cast_dense_layers(module: nn.Module, dtype: torch.dtype) -> None:
@@ -191,6 +223,12 @@ def _cast_dense_layers(module: nn.Module, dtype: torch.dtype) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
             layer.to(dtype)
+
+
+@functools.lru_cache(maxsize=1024)
+def _camera_on_orbit(yaw_rad: float, pitch_rad: float, device: torch.device) -> Tensor:
+    """Return cam2world (1, 4, 4); kept, because small tensors reach a GPU slowly."""
+    return orbit_cam2world(torch.tensor([yaw_rad]), torch.tensor([pitch_rad]), FRONTAL_POSITION).to(device)
 
 
 def _orbit_angles(config: ReenactConfig, step: int, steps: int) -> tuple[float, float]:

@@ -39,6 +39,7 @@ class RenderOptions:
         box_scale: factor on the tri-plane cube's side, in the depth range and the lookup.
         super_resolution: weights folded by `SuperResolution.fold`; None to compute them in the call (training).
         keep_samples: whether `HeadRender.rays` holds distances and weights of the samples, as losses need.
+        neck_turned: whether some neck is rotated; None to look, which waits for the device.
     """
 
     resolution: int | None = None
@@ -47,6 +48,7 @@ class RenderOptions:
     box_scale: float = 1.0
     super_resolution: FoldedSuperResolution | None = None
     keep_samples: bool = True
+    neck_turned: bool | None = None
 
 
 class Reconstructor(nn.Module):
@@ -102,9 +104,14 @@ class Reconstructor(nn.Module):
             *(module for name, module in generator.named_children() if name != "input_conv"),  # used by `fold_detail`
         )
 
-    def head_pose_field(self, params: HeadParams) -> HeadPoseField | None:
-        """Build the deformation field of a batch of frames, once for both rendering passes."""
-        return build_head_pose_field(self.head, params, self.config.volume.box_warp, self.config.head_pose)
+    def head_pose_field(self, params: HeadParams, turned: bool | None = None) -> HeadPoseField | None:
+        """Build the deformation field of a batch of frames, once for both rendering passes.
+
+        Args:
+            params: of the frames.
+            turned: `RenderOptions.neck_turned`.
+        """
+        return build_head_pose_field(self.head, params, self.config.volume.box_warp, self.config.head_pose, turned)
 
     def radiance_field(self, planes: Tensor, deformation: HeadPoseField | None, box_scale: float = 1.0) -> PlaneField:
         """Return the field that looks up planes (B, 3, F, H, W) behind a deformation (None: identity)."""
@@ -176,5 +183,7 @@ class Reconstructor(nn.Module):
         options: RenderOptions | None = None,
     ) -> HeadRender:
         """Drive and render an encoded source by the motion (B, D), head parameters and cameras (B, 25) of frames."""
+        options = options or RenderOptions()
         planes = self.generate_planes(source, motion)
-        return self.render(planes, source.background, camera, self.head_pose_field(params), options)
+        deformation = self.head_pose_field(params, options.neck_turned)
+        return self.render(planes, source.background, camera, deformation, options)

@@ -13,7 +13,7 @@ from torch import nn
 from portrait4d.config.networks import SuperResolutionConfig
 from portrait4d.models.stylegan_layers import SynthesisBlock, SynthesisLayer, full_precision, modulate_weight
 from portrait4d.ops.bias_act import DEFAULT_GAINS, LEAKY_SLOPE
-from portrait4d.ops.dense import convolve3x3
+from portrait4d.ops.dense import convolve3x3, convolve_depthwise
 from portrait4d.ops.upfirdn2d import upsample2d
 
 
@@ -104,7 +104,7 @@ class SuperResolution(nn.Module):
         clamp = math.inf if self.config.conv_clamp is None else self.config.conv_clamp
         for block in folded.blocks:
             x = F.conv_transpose2d(x, block.up_weight, stride=2)
-            x = F.conv2d(x, block.low_pass, block.up_bias, padding=1, groups=x.shape[1])
+            x = convolve_depthwise(x, block.low_pass, block.up_bias)
             x = F.leaky_relu_(x, LEAKY_SLOPE).clamp_(-clamp, clamp)
             x = convolve3x3(x, block.conv_weight, block.conv_bias)
             x = F.leaky_relu_(x, LEAKY_SLOPE).clamp_(-clamp, clamp)

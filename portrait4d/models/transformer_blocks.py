@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from portrait4d.ops.attention import attend
-from portrait4d.ops.dense import Linear
+from portrait4d.ops.dense import DepthwiseConv3x3, Linear
 
 Grid = tuple[int, int]
 """Rows and columns of a token grid; their product is the number of tokens."""
@@ -120,7 +120,7 @@ class MixMLP(nn.Module):
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
         self.widen = Linear(dim, hidden)
-        self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.depthwise = DepthwiseConv3x3(hidden)
         self.narrow = Linear(hidden, dim)
 
     def forward(self, tokens: torch.Tensor, grid: Grid) -> torch.Tensor:

@@ -4,6 +4,8 @@ Contract: softmax(q k^T d^(-1/2)) v for every head, d the width of a head. `atte
 PyTorch's `scaled_dot_product_attention` serves wherever gradients, GPUs, tracing or few tokens are involved. On a CPU
 without gradients it is slow: its matrix products run at half of the speed of the dense layers' in bfloat16. There,
 blocks of queries go through the dense layers' products, one head at a time; the scores of a block stay in the cache.
+On a GPU without gradients, heads wider than the flash kernels take (`_MAX_FLASH_WIDTH`) would go to kernels that
+multiply slowly; there all scores of a sample are held, and both products are plain ones.
 """
 
 import torch
@@ -15,6 +17,7 @@ from portrait4d.ops.dense import is_plain_cpu, linear
 
 _MIN_TOKENS = 512
 _BLOCK = 2048
+_MAX_FLASH_WIDTH = 256
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -32,12 +35,30 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return attend_reference(query, key, value)
     if min(query.shape[2], key.shape[2]) >= _MIN_TOKENS and is_plain_cpu(query, key, value):
         return _attend_in_blocks(query, key, value)
+    if query.device.type == "cuda" and query.shape[3] > _MAX_FLASH_WIDTH and not _is_tracked(query, key, value):
+        return _attend_at_once(query, key, value)
     return functional.scaled_dot_product_attention(query, key, value)
 
 
 def attend_reference(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Do the same in one line, with all scores in memory."""
     return torch.softmax(query @ key.transpose(2, 3) * query.shape[3] ** -0.5, dim=3) @ value
+
+
+def _is_tracked(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+def _attend_at_once(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Hold all scores of a sample, in the type of the tensors."""
+    batch, heads, count, width = query.shape
+    result = query.new_empty(batch, count, heads, width).transpose(1, 2)
+    unused = query.new_empty(1, 1, 1)
+    with torch.autocast(query.device.type, enabled=False):  # it would hold the scores in float32
+        for sample in range(batch):
+            scores = torch.baddbmm(unused, query[sample], key[sample].mT, beta=0, alpha=width**-0.5)
+            result[sample] = torch.softmax(scores, dim=2) @ value[sample]
+    return result
 
 
 def _attend_in_blocks(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -83,6 +83,23 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, _NEVER))
 
 
+@contextmanager
+def exact_convolutions(device: torch.device, try_kernels: bool | None = None) -> Iterator[None]:
+    """Keep float32 convolutions out of TF32, PyTorch's default that keeps 10 bits of factors, inside the context.
+
+    Args:
+        device: only on a GPU something changes.
+        try_kernels: whether cuDNN tries out kernels for each new size, seconds in all, instead of guessing; None leaves
+            that as it is.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    tries = torch.backends.cudnn.benchmark if try_kernels is None else try_kernels
+    with torch.backends.cudnn.flags(enabled=True, benchmark=tries, deterministic=False, allow_tf32=False):
+        yield
+
+
 def native_serves(*tensors: Tensor) -> bool:
     """Tell whether the native operations serve these tensors: all float32, on the CPU or a GPU it knows."""
     device = tensors[0].device
@@ -184,7 +201,8 @@ def _compile(library: Path) -> None:
                 if not architecture:
                     raise
             else:
-                os.replace(Path(folder) / library.name, library)
+                (built,) = Path(folder).glob(f"{NAME}*.so")  # PyTorch numbers the builds of a process
+                os.replace(built, library)
                 return
 
 

@@ -10,6 +10,9 @@ functions (the reference) wherever gradients or GPUs are involved. On a CPU with
   times faster than PyTorch's there.
 * Linear maps of many tokens run as 1x1 convolutions of oneDNN in channels-last layout, in float32 and, where the CPU
   has it, in bfloat16; up to 1.5 times faster there.
+
+`convolve_depthwise` is conv2d with one kernel for each channel. On a GPU it leaves the channels-last layout, for which
+PyTorch always takes cuDNN, to reach PyTorch's own kernels, whose time is that of reading and writing the pictures.
 """
 
 import functools
@@ -47,6 +50,24 @@ def convolve3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     return functional.conv2d(x, weight, bias, padding=1)
 
 
+def convolve_depthwise(x: Tensor, weight: Tensor, bias: Tensor | None = None, padding: int = 1) -> Tensor:
+    """Convolve every channel with a kernel of its own, stride 1, zero padding.
+
+    Args:
+        x: (B, C, H, W).
+        weight: (C, 1, k, k).
+        bias: (C,).
+        padding: zeros on each side.
+
+    Returns:
+        (B, C, H + 2 padding - k + 1, W + 2 padding - k + 1), in any memory layout.
+    """
+    if x.device.type == "cuda" and fast_routes_serve():
+        # flattened, because the strides of an axis of length 1 tell the layout as well
+        x, weight = x.contiguous(), weight.contiguous().flatten().view(weight.shape)
+    return functional.conv2d(x, weight, bias, padding=padding, groups=len(weight))
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Map the last axis: (B, N, I) to (B, N, O) with weight (O, I) and bias (O,)."""
     if x.ndim == 3 and x.shape[1] >= _MIN_TOKENS and x.is_contiguous() and is_plain_cpu(x, weight):
@@ -66,6 +87,17 @@ class Conv3x3(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, O, H, W) of (B, I, H, W)."""
         return convolve3x3(x, self.weight, self.bias)
+
+
+class DepthwiseConv3x3(nn.Conv2d):
+    """`nn.Conv2d` with a 3x3 kernel for each channel, stride 1, padding 1, that runs through `convolve_depthwise`."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 3, padding=1, groups=channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C, H, W) of (B, C, H, W)."""
+        return convolve_depthwise(x, self.weight, self.bias)
 
 
 class Linear(nn.Linear):

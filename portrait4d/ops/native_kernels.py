@@ -20,7 +20,8 @@ def register_kernels() -> None:
         "march_rays": _fake_march,
         "march_rays_backward": _fake_march_backward,
         "triplane_render": _fake_render,
-        "nearest_triangle": _fake_nearest_triangle,
+        "nearest_triangle": _fake_nearest,
+        "nearest_vertex": _fake_nearest,
         "rasterize": _fake_rasterize,
         "convolve3x3_bfloat16": _fake_convolve,
     }
@@ -90,7 +91,7 @@ def _fake_render(
     return [table.new_empty(*shape, *size) for size in sizes]
 
 
-def _fake_nearest_triangle(points: Tensor, triangles: Tensor) -> tuple[Tensor, Tensor]:
+def _fake_nearest(points: Tensor, mesh: Tensor) -> tuple[Tensor, Tensor]:
     shape = points.shape[:2]
     return points.new_empty(shape), points.new_empty(shape, dtype=torch.int64)
 

@@ -4,8 +4,9 @@ Contract (`deformation.md` section 5, step 1): the squared distance is the float
 differences in the order x, y, z, rounded after every operation (not |a|^2 + |b|^2 - 2 ab), and **the first vertex index
 among equal minima wins**; equal values do occur, as eyeballs are symmetric.
 
-The PyTorch reference evaluates every pair and serves on CUDA. On the CPU a search tree in float64 finds the two nearest
-vertices; only where they are so close to each other that rounding could swap them is every pair evaluated.
+On a GPU the native operation, or else the PyTorch reference, evaluates every pair. On the CPU a search tree in float64
+finds the two nearest vertices; only where they are so close to each other that rounding could swap them is every pair
+evaluated.
 """
 
 from typing import NamedTuple
@@ -14,7 +15,10 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from portrait4d.ops.backend import native_serves
+
 _PAIRS_PER_CHUNK = 1 << 22
+_PAIRS_PER_GPU_CHUNK = 1 << 26
 _LEAF_SIZE = 24
 _ROUNDING = 2e-6
 """Relative difference of squared distances beyond which float32 rounding (at most 6e-7) cannot change their order."""
@@ -34,7 +38,7 @@ def nearest_vertex(points: Tensor, vertices: Tensor) -> NearestVertex:
     """Find the nearest vertex of each point.
 
     Args:
-        points: (B, P, 3) float32, finite.
+        points: (B, P, 3) float32, finite (which is checked on the CPU alone: asking a GPU would make it wait).
         vertices: (B, V, 3) float32, finite, V >= 1.
 
     Returns:
@@ -44,8 +48,11 @@ def nearest_vertex(points: Tensor, vertices: Tensor) -> NearestVertex:
         ValueError: on other shapes, dtypes or numbers.
     """
     _check(points, vertices)
-    search = _nearest_in_tree if points.device.type == "cpu" else nearest_vertex_reference
-    results = [search(p, v) for p, v in zip(points, vertices, strict=True)]
+    if points.device.type != "cpu":
+        if native_serves(points, vertices):
+            return NearestVertex(*torch.ops.portrait4d.nearest_vertex(points, vertices))
+        return nearest_vertex_reference(points, vertices)
+    results = [_nearest_in_tree(p, v) for p, v in zip(points, vertices, strict=True)]
     if not results:
         empty = points.new_empty(points.shape[:2])
         return NearestVertex(empty, empty.long())
@@ -53,15 +60,16 @@ def nearest_vertex(points: Tensor, vertices: Tensor) -> NearestVertex:
 
 
 def nearest_vertex_reference(points: Tensor, vertices: Tensor) -> NearestVertex:
-    """Evaluate every pair of points (P, 3) and vertices (V, 3), a bounded number of pairs at a time."""
-    squared = points.new_empty(len(points))
-    index = torch.empty(len(points), dtype=torch.int64, device=points.device)
-    step = max(1, _PAIRS_PER_CHUNK // len(vertices))
-    for start in range(0, len(points), step):
-        chunk = slice(start, start + step)
-        pairs = _squared_distance(points[chunk, None], vertices[None])
-        index[chunk] = pairs.argmin(dim=1)  # the first of equal minima, by PyTorch's contract
-        squared[chunk] = pairs.gather(1, index[chunk, None])[:, 0]
+    """Evaluate every pair of points (..., P, 3) and vertices (..., V, 3), a bounded number of pairs at a time."""
+    squared = points.new_empty(points.shape[:-1])
+    index = torch.empty(points.shape[:-1], dtype=torch.int64, device=points.device)
+    pairs_at_once = _PAIRS_PER_CHUNK if points.device.type == "cpu" else _PAIRS_PER_GPU_CHUNK
+    step = max(1, pairs_at_once // max(vertices[..., 0].numel(), 1))
+    for start in range(0, points.shape[-2], step):
+        chunk = ..., slice(start, start + step)
+        pairs = _squared_distance(points[..., start : start + step, None, :], vertices[..., None, :, :])
+        index[chunk] = pairs.argmin(dim=-1)  # the first of equal minima, by PyTorch's contract
+        squared[chunk] = pairs.gather(-1, index[chunk][..., None])[..., 0]
     return NearestVertex(squared, index)
 
 
@@ -96,5 +104,5 @@ def _check(points: Tensor, vertices: Tensor) -> None:
     if points.dtype != torch.float32 or vertices.dtype != torch.float32:
         raise ValueError(f"points and vertices: expected float32, got {points.dtype} and {vertices.dtype}")
     for name, values in (("points", points), ("vertices", vertices)):
-        if not torch.isfinite(values).all():
+        if values.device.type == "cpu" and not torch.isfinite(values).all():
             raise ValueError(f"{name}: expected finite coordinates, got NaN or infinity")

@@ -70,7 +70,8 @@ def rasterize_perspective(
         raise ValueError(f"fov_deg: expected a number between 0 and 180, got {fov_deg}")
     with torch.no_grad():
         focal = 1 / math.tan(math.radians(fov_deg) / 2)
-        triangles = _clip(_gather_triangles(points_camera * points_camera.new_tensor([1, 1, -1]), faces))
+        seen = torch.cat([points_camera[..., :2], -points_camera[..., 2:]], dim=-1)
+        triangles = _clip(_gather_triangles(seen, faces))
         x, y, z = triangles.corners
         triangles = triangles._replace(corners=torch.stack([-(x * focal / z), y * focal / z, z]))
         return _rasterize(triangles, len(points_camera), size, cull_backfaces, perspective=True)
@@ -197,7 +198,7 @@ def _cut(triangles: _Triangles, odd_is_behind: bool, ends: tuple[tuple[int, int]
 
 
 def _rasterize(triangles: _Triangles, pictures: int, size: int, cull_backfaces: bool, perspective: bool) -> Fragments:
-    triangles = triangles.select(_drawable(triangles.corners, cull_backfaces))
+    triangles = triangles.select(_drawable(triangles.corners, cull_backfaces).nonzero()[:, 0])
     device = triangles.corners.device
     centres = (2 * torch.arange(size, device=device) + 1 - size).float() / size
     if native_serves(triangles.corners, centres):
@@ -205,9 +206,9 @@ def _rasterize(triangles: _Triangles, pictures: int, size: int, cull_backfaces: 
     else:
         visible = _find_visible(triangles, centres, pictures, perspective)
     index, weights, depth = visible
-    row, pixel = index.view(-1), (index.view(-1) >= 0).nonzero()[:, 0]
-    face_index = torch.full_like(row, -1).index_put_((pixel,), triangles.face[row[pixel]]).view_as(index)
+    face_index = torch.cat([triangles.face, triangles.face.new_full((1,), -1)])[index]  # number -1 is the last
     if triangles.parts is not None:
+        row, pixel = index.view(-1), (index.view(-1) >= 0).nonzero()[:, 0]
         parts = triangles.parts[row[pixel]]
         whole = sum(weights.view(-1, 3)[pixel, k, None] * parts[:, k] for k in range(3))
         weights = torch.zeros_like(weights).view(-1, 3).index_put_((pixel,), whole).view_as(weights)

@@ -137,9 +137,9 @@ def _sizes_fit(scene: TriplaneScene, rays: RaySamples) -> bool:
         return False
     if scene.table.device.type == "cpu":
         return True
-    channels, outputs = scene.table.shape[4], scene.decoder.colour_weight.shape[0]
+    channels, (outputs, hidden) = scene.table.shape[4], scene.decoder.colour_weight.shape
     samples = rays.distances.shape[1] + rays.quantiles.shape[2]
-    return channels == outputs and channels in (8, 16, 32) and samples <= 192
+    return channels == outputs and channels in (8, 16, 32) and hidden <= 128 and samples <= 192
 
 
 def _check(scene: TriplaneScene, rays: RaySamples) -> None:

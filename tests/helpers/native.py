@@ -30,7 +30,12 @@ def require_native(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def relative_error(result: Tensor, expected: Tensor) -> float:
-    """Return the largest error relative to the largest expected value; NaN must stand at the same places."""
+    """Return the largest error relative to the largest expected value; NaN must stand at the same places.
+
+    The tensors may be on different devices: results of a GPU are compared with the PyTorch version on the CPU, which
+    sums in double precision where that of a GPU does not.
+    """
+    result, expected = result.cpu(), expected.cpu()
     assert result.shape == expected.shape and result.dtype == expected.dtype
     assert torch.equal(result.isnan(), expected.isnan())
     known = ~expected.isnan()

@@ -145,6 +145,20 @@ std::tuple<Tensor, Tensor> nearest(const Tensor& points, const Tensor& triangles
   return {squared, index};
 }
 
+#ifdef PORTRAIT4D_CUDA
+std::tuple<Tensor, Tensor> nearest_vertex(const Tensor& points, const Tensor& vertices) {
+  const Tensor positions = ready(points), places = ready(vertices);
+  Tensor squared = at::empty({points.size(0), points.size(1)}, points.options());
+  Tensor index = at::empty({points.size(0), points.size(1)}, points.options().dtype(at::kLong));
+  const NearestVertexJob job{points.size(0), points.size(1), vertices.size(1), floats(positions), floats(places),
+                             floats(squared), index.data_ptr<int64_t>()};
+  const c10::cuda::CUDAGuard guard(points.device());
+  C10_CUDA_CHECK(static_cast<cudaError_t>(
+      portrait4d_nearest_vertex(&job, c10::cuda::getCurrentCUDAStream().stream())));
+  return {squared, index};
+}
+#endif
+
 std::tuple<Tensor, Tensor, Tensor> rasterize(const Tensor& corners, const Tensor& picture, const Tensor& centres,
                                              int64_t pictures, bool perspective) {
   const Tensor coordinates = ready(corners), positions = ready(centres), owners = picture.contiguous();
@@ -189,6 +203,7 @@ TORCH_LIBRARY(portrait4d, library) {
       "triplane_render(Tensor table, float box_warp, Tensor[] decoder, Tensor[] grids, float[] grid_numbers, "
       "Tensor[] rays, bool keep_samples) -> Tensor[]");
   library.def("nearest_triangle(Tensor points, Tensor triangles) -> (Tensor, Tensor)");
+  library.def("nearest_vertex(Tensor points, Tensor vertices) -> (Tensor, Tensor)");  // GPUs only
   library.def(
       "rasterize(Tensor corners, Tensor picture, Tensor centres, int pictures, bool perspective) "
       "-> (Tensor, Tensor, Tensor)");
@@ -211,7 +226,10 @@ TORCH_LIBRARY_IMPL(portrait4d, CPU, library) {
   library.impl("convolve3x3_bfloat16", convolve3x3_bfloat16);
 }
 #ifdef PORTRAIT4D_CUDA
-TORCH_LIBRARY_IMPL(portrait4d, CUDA, library) { register_kernels(library); }
+TORCH_LIBRARY_IMPL(portrait4d, CUDA, library) {
+  register_kernels(library);
+  library.impl("nearest_vertex", nearest_vertex);
+}
 #endif
 
 }  // namespace

@@ -59,6 +59,13 @@ struct NearestJob {
   int64_t* index;          // (batch, points)
 };
 
+struct NearestVertexJob {
+  int64_t batch, points, vertices;
+  const float *positions, *places;  // (batch, points, 3), (batch, vertices, 3)
+  float* squared;                   // (batch, points)
+  int64_t* index;                   // (batch, points)
+};
+
 struct RasterJob {
   int64_t pictures, size, triangles;
   bool perspective;
@@ -99,5 +106,6 @@ int portrait4d_fetch_backward(const portrait4d::FetchJob* job, void* stream);
 int portrait4d_march(const portrait4d::MarchJob* job, void* stream);
 int portrait4d_march_backward(const portrait4d::MarchJob* job, void* stream);
 int portrait4d_nearest_triangle(const portrait4d::NearestJob* job, void* stream);
+int portrait4d_nearest_vertex(const portrait4d::NearestVertexJob* job, void* stream);
 int portrait4d_rasterize(const portrait4d::RasterJob* job, void* stream);
 }

@@ -1,4 +1,4 @@
-// Nearest triangle and rasteriser on a GPU.
+// Nearest triangle, nearest vertex and rasteriser on a GPU.
 #include <cuda_runtime.h>
 
 #include "kernels.h"
@@ -9,11 +9,17 @@ namespace portrait4d {
 namespace {
 
 constexpr int kTrianglesPerTile = 128;
+constexpr int kSlices = 8;
+constexpr int kVerticesPerTile = 1024;
 constexpr unsigned long long kNothing = ~0ull;
 
-// One thread per point of mesh blockIdx.y; triangles pass through shared memory in ascending order, the last of equals wins.
-__global__ void nearest_kernel(NearestJob job) {
+// kSlices threads per point of mesh blockIdx.y; triangles pass through shared memory in ascending order, each slice takes
+// every kSlices-th, and the last of equals wins.
+__global__ void __launch_bounds__(kThreads * kSlices) nearest_kernel(NearestJob job) {
   __shared__ float tile[kTrianglesPerTile * 9];
+  __shared__ float distances[kSlices][kThreads];
+  __shared__ int64_t winners[kSlices][kThreads];
+  const int column = threadIdx.x, slice = threadIdx.y;
   const int64_t item = blockIdx.y, number = thread_number();
   const bool active = number < job.points;
   float point[3] = {0, 0, 0}, best = INFINITY;
@@ -24,12 +30,52 @@ __global__ void nearest_kernel(NearestJob job) {
     const int64_t left = job.triangles - first;
     const int count = static_cast<int>(left < kTrianglesPerTile ? left : kTrianglesPerTile);
     __syncthreads();
-    for (int k = threadIdx.x; k < 9 * count; k += blockDim.x)
+    for (int k = slice * kThreads + column; k < 9 * count; k += kSlices * kThreads)
       tile[k] = job.corners[9 * (item * job.triangles + first) + k];
     __syncthreads();
-    for (int k = 0; k < count; ++k) {
+    for (int k = slice; k < count; k += kSlices) {
       const float squared = triangle_squared_distance(point, tile + 9 * k);
       if (squared <= best) {
+        best = squared;
+        winner = first + k;
+      }
+    }
+  }
+  distances[slice][column] = best;
+  winners[slice][column] = winner;
+  __syncthreads();
+  if (slice > 0 || !active) return;
+  for (int other = 1; other < kSlices; ++other) {
+    const float squared = distances[other][column];
+    if (squared < best || (squared == best && winners[other][column] > winner)) {
+      best = squared;
+      winner = winners[other][column];
+    }
+  }
+  job.squared[item * job.points + number] = best;
+  job.index[item * job.points + number] = winner;
+}
+
+// One thread per point of set blockIdx.y; vertices pass through shared memory in ascending order, the first of equals wins.
+__global__ void nearest_vertex_kernel(NearestVertexJob job) {
+  __shared__ float tile[kVerticesPerTile * 3];
+  const int64_t item = blockIdx.y, number = thread_number();
+  const bool active = number < job.points;
+  float point[3] = {0, 0, 0}, best = INFINITY;
+  int64_t winner = 0;
+  if (active)
+    for (int axis = 0; axis < 3; ++axis) point[axis] = job.positions[3 * (item * job.points + number) + axis];
+  for (int64_t first = 0; first < job.vertices; first += kVerticesPerTile) {
+    const int64_t left = job.vertices - first;
+    const int count = static_cast<int>(left < kVerticesPerTile ? left : kVerticesPerTile);
+    __syncthreads();
+    for (int k = threadIdx.x; k < 3 * count; k += blockDim.x)
+      tile[k] = job.places[3 * (item * job.vertices + first) + k];
+    __syncthreads();
+    for (int k = 0; k < count; ++k) {
+      const float x = point[0] - tile[3 * k], y = point[1] - tile[3 * k + 1], z = point[2] - tile[3 * k + 2];
+      const float squared = x * x + y * y + z * z;
+      if (squared < best) {
         best = squared;
         winner = first + k;
       }
@@ -88,7 +134,14 @@ extern "C" {
 int portrait4d_nearest_triangle(const NearestJob* job, void* stream) {
   if (job->batch * job->points == 0) return cudaSuccess;
   const dim3 blocks(blocks_for(job->points, kThreads), static_cast<unsigned int>(job->batch));
-  nearest_kernel<<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(*job);
+  nearest_kernel<<<blocks, dim3(kThreads, kSlices), 0, static_cast<cudaStream_t>(stream)>>>(*job);
+  return cudaGetLastError();
+}
+
+int portrait4d_nearest_vertex(const NearestVertexJob* job, void* stream) {
+  if (job->batch * job->points == 0) return cudaSuccess;
+  const dim3 blocks(blocks_for(job->points, kThreads), static_cast<unsigned int>(job->batch));
+  nearest_vertex_kernel<<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(*job);
   return cudaGetLastError();
 }
 

@@ -40,10 +40,31 @@ struct SharedDecoder {
   __device__ float unit(int number, const float (&features)[CHANNELS]) const {
     float total = hidden_bias[number];
 #pragma unroll
-    for (int channel = 0; channel < CHANNELS; ++channel)
-      total = fmaf(hidden_weight[number * CHANNELS + channel], features[channel], total);
+    for (int channel = 0; channel < CHANNELS; channel += 4) {
+      const float4 weights = four(hidden_weight, number * CHANNELS + channel);
+      total = fmaf(weights.x, features[channel], total);
+      total = fmaf(weights.y, features[channel + 1], total);
+      total = fmaf(weights.z, features[channel + 2], total);
+      total = fmaf(weights.w, features[channel + 3], total);
+    }
     return ScalarMath::softplus(total);
   }
+
+  // Adds a unit's share to all colours.
+  __device__ void add_colours(int number, float unit, float (&colours)[CHANNELS]) const {
+#pragma unroll
+    for (int channel = 0; channel < CHANNELS; channel += 4) {
+      const float4 weights = four(colour_weight, number * CHANNELS + channel);
+      colours[channel] = fmaf(weights.x, unit, colours[channel]);
+      colours[channel + 1] = fmaf(weights.y, unit, colours[channel + 1]);
+      colours[channel + 2] = fmaf(weights.z, unit, colours[channel + 2]);
+      colours[channel + 3] = fmaf(weights.w, unit, colours[channel + 3]);
+    }
+  }
+
+ private:
+  // Four numbers in one read; both tables and their rows begin at multiples of 16 bytes.
+  __device__ static float4 four(const float* table, int place) { return *reinterpret_cast<const float4*>(table + place); }
 };
 
 // What a warp keeps of its ray in shared memory.
@@ -143,6 +164,7 @@ struct Ray {
       look_up(active ? buffers.distances[sample] : 0.0f, active, features);
       if (!active) continue;
       float density = 0;
+#pragma unroll 4
       for (int unit = 0; unit < decoder.units; ++unit)
         density = fmaf(decoder.unit(unit, features), decoder.density_weight[unit], density);
       buffers.densities[sample] = density + job.decoder.density_bias[0];
@@ -200,11 +222,8 @@ struct Ray {
       if (!shows) continue;
 #pragma unroll
       for (int k = 0; k < CHANNELS; ++k) colours[k] = decoder.colour_bias[k];
-      for (int number = 0; number < decoder.units; ++number) {
-        const float unit = decoder.unit(number, features);
-#pragma unroll
-        for (int k = 0; k < CHANNELS; ++k) colours[k] = fmaf(decoder.colour_weight[number * CHANNELS + k], unit, colours[k]);
-      }
+      for (int number = 0; number < decoder.units; ++number)
+        decoder.add_colours(number, decoder.unit(number, features), colours);
 #pragma unroll
       for (int k = 0; k < CHANNELS; ++k) sums[k] = fmaf(weight, colour_range(sigmoid(colours[k])), sums[k]);
     }
@@ -218,7 +237,7 @@ struct Ray {
 
 template <int CHANNELS>
 __global__ void __launch_bounds__(kThreads) render_kernel(RenderJob job) {
-  extern __shared__ float memory[];
+  extern __shared__ __align__(16) float memory[];
   const int samples = job.samples();
   const SharedDecoder<CHANNELS> decoder(memory, job.decoder);
   __syncthreads();

@@ -7,6 +7,7 @@ from torch import Tensor
 from portrait4d.ops import attention
 from portrait4d.ops.attention import attend, attend_reference
 from portrait4d.ops.backend import textbook_forms
+from tests.helpers.native import DEVICES
 
 
 def random_tokens(batch: int, heads: int, queries: int, keys: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -26,6 +27,18 @@ def test_attention_equals_the_textbook(sizes: tuple[int, ...], monkeypatch: pyte
         half = attend(query.bfloat16(), key.bfloat16(), value.bfloat16())
     assert half.dtype == torch.bfloat16
     assert (half.double() - expected).square().mean().sqrt() < 0.02 * expected.std()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_wide_heads_hold_all_scores(device: str) -> None:
+    tokens = [tensor.to(device) for tensor in random_tokens(2, 2, 70, 40, 264)]
+    expected = attend_reference(*(tensor.cpu().double() for tensor in tokens))
+    with torch.no_grad():
+        for result in (attention._attend_at_once(*tokens), attend(*tokens)):
+            torch.testing.assert_close(result.cpu().double(), expected, atol=1e-5, rtol=0)
+        half = attention._attend_at_once(*(tensor.bfloat16() for tensor in tokens))
+    assert half.dtype == torch.bfloat16 and half.transpose(1, 2).is_contiguous()
+    assert (half.cpu().double() - expected).square().mean().sqrt() < 0.02 * expected.std()
 
 
 def test_one_key_gives_its_value() -> None:

@@ -5,7 +5,8 @@ import torch
 from torch.nn import functional
 
 from portrait4d.ops.backend import keep_freed_memory, textbook_forms
-from portrait4d.ops.dense import Conv3x3, Linear, convolve3x3, linear
+from portrait4d.ops.dense import Conv3x3, DepthwiseConv3x3, Linear, convolve3x3, convolve_depthwise, linear
+from tests.helpers.native import DEVICES
 
 
 @pytest.mark.parametrize(("batch", "i", "o", "h", "w"), [(1, 32, 48, 64, 64), (2, 33, 35, 67, 71), (1, 3, 8, 9, 7)])
@@ -30,6 +31,28 @@ def test_linear_equals_the_reference(batch: int, n: int) -> None:
     torch.testing.assert_close(linear(x, weight, bias), functional.linear(x, weight, bias), atol=1e-4, rtol=1e-5)
     strided = torch.randn(batch, 40, n, generator=generator).transpose(1, 2)
     torch.testing.assert_close(linear(strided, weight), functional.linear(strided, weight), atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("sizes", "padding"), [((1, 32, 9, 7, 3), 1), ((2, 8, 12, 12, 4), 1), ((1, 5, 6, 6, 3), 0)])
+def test_depthwise_convolution_equals_the_reference(
+    sizes: tuple[int, ...], padding: int, layout: torch.memory_format, device: str
+) -> None:
+    batch, channels, height, width, taps = sizes
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, channels, height, width, generator=generator).to(device, memory_format=layout)
+    weight, bias = torch.randn(channels, 1, taps, taps, generator=generator), torch.randn(channels, generator=generator)
+    weight, bias = weight.to(device, memory_format=layout), bias.to(device)
+    for b in (bias, None):
+        offset = None if b is None else b.cpu().double()
+        expected = functional.conv2d(x.cpu().double(), weight.cpu().double(), offset, padding=padding, groups=channels)
+        ours = convolve_depthwise(x, weight, b, padding)
+        torch.testing.assert_close(ours.cpu().double(), expected, atol=1e-5, rtol=0)
+        half = convolve_depthwise(x.bfloat16(), weight.bfloat16(), None if b is None else b.bfloat16(), padding)
+        assert (half.cpu().double() - expected).abs().max() < 0.03 * expected.abs().max()
+    layer = DepthwiseConv3x3(channels).to(device)
+    assert torch.equal(layer(x), convolve_depthwise(x, layer.weight, layer.bias))
 
 
 def test_modules_train_and_work_in_half_precision() -> None:

@@ -101,6 +101,31 @@ def test_batches_search_their_own_vertices() -> None:
         assert torch.equal(result.squared_distance[item], alone.squared_distance)
 
 
+@pytest.mark.parametrize("pairs", [1, 130, 1 << 20])
+def test_all_items_of_a_batch_at_once_as_one_by_one(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(1)
+    points, vertices = torch.rand(3, 50, 3, generator=generator), torch.rand(3, 20, 3, generator=generator)
+    alone = nearest_vertex(points, vertices)
+    monkeypatch.setattr(module, "_PAIRS_PER_CHUNK", pairs)
+    together = nearest_vertex_reference(points, vertices)
+    assert torch.equal(together.index, alone.index)
+    assert torch.equal(together.squared_distance, alone.squared_distance)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("vertices", [1, 1023, 1024, 2500])
+def test_cuda_agrees_bit_for_bit(vertices: int) -> None:
+    generator = torch.Generator().manual_seed(vertices)
+    points, places = torch.rand(2, 1000, 3, generator=generator), torch.rand(2, vertices, 3, generator=generator)
+    places = places.mul_(16).round_().div_(16)  # many ties
+    expected = nearest_vertex(points, places)
+    for search in (nearest_vertex, nearest_vertex_reference):
+        result = search(points.cuda(), places.cuda())
+        assert torch.equal(result.index.cpu(), expected.index)
+        assert torch.equal(result.squared_distance.cpu(), expected.squared_distance)
+
+
 @pytest.mark.parametrize(("batch", "points"), [(0, 5), (2, 0), (0, 0)])
 def test_empty_queries(batch: int, points: int) -> None:
     result = nearest_vertex(torch.zeros(batch, points, 3), torch.zeros(batch, 4, 3))

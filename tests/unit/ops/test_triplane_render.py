@@ -1,6 +1,7 @@
 """Fused rendering against the volume renderer that calls the field, and its errors."""
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -32,6 +33,17 @@ class Scene:
     rays: Rays
     jitter: Jitter
     config: VolumeConfig
+
+    def to(self, device: str) -> "Scene":
+        """Return the same on another device."""
+        field, deformation = self.field, self.field.deformation
+        if deformation is not None:
+            deformation = replace(deformation, fine=deformation.fine.to(device), coarse=deformation.coarse.to(device))
+        planes = TriPlanes(torch.zeros(1, 3, 1, 1, 1), field.planes.box_warp)
+        planes.table = field.planes.table.to(device)
+        moved = PlaneField(planes, copy.deepcopy(field.decoder).to(device), deformation)
+        rays, jitter = (type(x)(*(value.to(device) for value in x)) for x in (self.rays, self.jitter))
+        return Scene(moved, rays, jitter, self.config)
 
     def render(self, keep_samples: bool = True) -> RenderedRays:
         """Render by whatever serves."""
@@ -73,9 +85,9 @@ def native(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check_parity(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> RenderedRays:
-    """Check every output, and that the fused operation has served; return the reference."""
+    """Check every output, and that the fused operation has served; return the CPU's reference."""
     with without_native():
-        expected = scene.render()
+        expected = scene.to("cpu").render()
     with monkeypatch.context() as patch:
         patch.setattr(volume_renderer, "render_rays_reference", None)
         ours = scene.render()
