@@ -11,7 +11,7 @@ from typing import Literal
 from portrait4d.config.gan_networks import DiscriminatorConfig, GenHeadConfig
 from portrait4d.config.networks import require
 
-_FREE_RUN = ("kimg", "gpus", "workers", "device", "image_ticks", "network_ticks", "state_ticks", "keep_states")
+_FREE_RUN = ("kimg", "minutes", "gpus", "workers", "device", "image_ticks", "network_ticks", "state_ticks", "keep_states")
 _FREE_VALIDATION = ("subjects", "seed", "shown", "clips", "clip_frames")
 FREE_KEYS = frozenset(
     [f"run.{key}" for key in (*_FREE_RUN, "keep_networks")]
@@ -37,6 +37,8 @@ class RunConfig:
         image_ticks, network_ticks, state_ticks: ticks between two picture grids, networks, and states to resume from.
         keep_states: how many of the newest states stay.
         keep_networks: how many of the newest networks stay; None: all.
+        minutes: it also ends after so long, whatever went before a resumption counted in; then the rates' fall at the
+            end depends on the speed so far, and a run does not repeat to the bit. None: no limit.
     """
 
     kimg: float = 25000.0
@@ -52,6 +54,7 @@ class RunConfig:
     state_ticks: int = 10
     keep_states: int = 2
     keep_networks: int | None = None
+    minutes: float | None = None
 
     def __post_init__(self) -> None:
         for key in ("batch", "gpus", "image_ticks", "network_ticks", "state_ticks", "keep_states"):
@@ -61,6 +64,7 @@ class RunConfig:
             self.keep_networks is None or self.keep_networks >= 1, "keep_networks", "at least 1", self.keep_networks
         )
         require(self.kimg >= 0 and self.tick_kimg > 0, "kimg, tick_kimg", "positive", (self.kimg, self.tick_kimg))
+        require(self.minutes is None or self.minutes > 0, "minutes", "a positive number", self.minutes)
         require(self.batch % self.gpus == 0, "batch", f"a multiple of gpus, {self.gpus}", self.batch)
         share = self.batch // self.gpus
         fits = self.chunk is None or (self.chunk >= 1 and share % self.chunk == 0)

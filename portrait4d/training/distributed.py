@@ -47,9 +47,10 @@ class Ranks:
 
     def share_decision(self, number: float) -> float:
         """Return the first process's number."""
+        if self.count == 1:
+            return float(number)  # without a word to a GPU, which would have to finish its work first
         decided = torch.tensor([float(number)], dtype=torch.float64, device=self.device)
-        if self.count > 1:
-            torch.distributed.broadcast(decided, 0)
+        torch.distributed.broadcast(decided, 0)
         return float(decided)
 
     def wait(self) -> None:

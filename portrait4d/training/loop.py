@@ -33,11 +33,11 @@ def train(task: Task, state: RunState, log: RunLog, snapshots: Snapshots) -> Non
     for name in task.networks:
         first = FIRST_FP16_SCALE if task.optim.precision == "float16" else 1.0
         state.scales.setdefault(name, LossScale(first))
-    end = round(task.run.kimg * 1000)
-    bar = tqdm(total=end, initial=state.images_seen, unit="img", disable=not (log.verbose and task.ranks.is_first))
+    total, shown = round(task.run.kimg * 1000), log.verbose and task.ranks.is_first
+    bar = tqdm(total=total, initial=state.images_seen, unit="img", disable=not shown)
     with bar, StopSignal(task.ranks) as stop:
         task.skip_batches(state.iteration)
-        while state.images_seen < end and not stop.is_set():
+        while state.images_seen < expected_end(task, state) and not stop.is_set():
             try:
                 _iterate(task, state, log)
             except GradientsLostError as error:
@@ -45,15 +45,24 @@ def train(task: Task, state: RunState, log: RunLog, snapshots: Snapshots) -> Non
                 bar.n = state.images_seen
                 continue
             bar.update(task.run.batch)
-            done = state.images_seen >= end
+            done = state.images_seen >= expected_end(task, state)
             if done or state.tick == 0 or state.images_seen >= state.tick_start + task.run.tick_kimg * 1000:
                 with snapshots.writing():
                     _end_tick(task, state, log, snapshots, done)
-        if stop.is_set() and state.images_seen < end:
+        if stop.is_set() and state.images_seen < expected_end(task, state):
             with snapshots.writing():
                 snapshots.save_network(task, state)
                 snapshots.save_state(task, state)
             log.line(f"stopped at {state.images_seen} images; the same command goes on from there")
+
+
+def expected_end(task: Task, state: RunState) -> float:
+    """Return how many images the run will have seen in the end."""
+    run = task.run
+    if run.minutes is None:
+        return round(run.kimg * 1000)
+    first = task.config.start.kimg * 1000
+    return task.ranks.share_decision(state.expected_end(first, run.kimg * 1000, 60 * run.minutes))
 
 
 def _iterate(task: Task, state: RunState, log: RunLog) -> None:
@@ -88,8 +97,9 @@ def _run_phase(task: Task, phase: Phase, chunks: list, state: RunState, log: Run
     finite = bool(flat.isfinite().all())
     if finite:
         spread_gradients(parameters, flat)
+        end_kimg = expected_end(task, state) / 1000
         for group in optimiser.param_groups:
-            group["lr"] = group["full_lr"] * rate_factor(state.images_seen, task.run.kimg, task.optim.decay_kimg)
+            group["lr"] = group["full_lr"] * rate_factor(state.images_seen, end_kimg, task.optim.decay_kimg)
         optimiser.step()
     elif scale.value == 1:
         log.line(f"{phase.name}: gradients are not finite at {state.images_seen} images, step skipped")

@@ -81,6 +81,18 @@ class RunState:
         """Images and iterations."""
         return Moment(self.images_seen, self.iteration)
 
+    def expected_end(self, first_image: float, last_image: float, limit_s: float) -> float:
+        """Return how many images the run will have seen in the end: `last_image`, or fewer if `limit_s` comes first.
+
+        Args:
+            first_image, last_image: images that it began with and may go to.
+            limit_s: seconds of training.
+        """
+        if self.tick < 2:  # no speed is known yet
+            return last_image
+        speed = (self.images_seen - first_image) / self.seconds
+        return min(last_image, self.images_seen + speed * max(limit_s - self.seconds, 0))
+
     def as_dict(self) -> dict:
         """Return plain values."""
         return asdict(self)

@@ -28,7 +28,7 @@ from portrait4d.training.supervision import MotionOf, SupervisedBatch, count_sti
 
 MOTIONS = 4
 """Of each person."""
-FIRST_PERSONS = 128
+FIRST_PERSONS = 32
 """So many must be there before a batch is drawn."""
 AHEAD = 2
 """Persons that each worker has been asked for."""

@@ -58,7 +58,8 @@ class ToyTask(Task[Pair]):
     """
 
     def __init__(self, config: GenHeadTraining, ranks: Ranks, bad: int = 0, bad_from: int = 0) -> None:
-        self.run, self.optim, self.ranks, self.bad, self.bad_from = config.run, config.optim, ranks, bad, bad_from
+        self.config, self.run, self.optim, self.ranks = config, config.run, config.optim, ranks
+        self.bad, self.bad_from = bad, bad_from
         generator, discriminator = ToyNetwork(3, 2).requires_grad_(False), ToyNetwork(3, 2).requires_grad_(False)
         self.networks = {"G": generator, "D": discriminator}
         self.average = copy.deepcopy(generator).eval()

@@ -228,3 +228,14 @@ def test_a_disk_that_runs_full_is_said_in_one_line(tmp_path: Path, monkeypatch: 
     with pytest.raises(UserError, match=r"cannot be written \(.*No space left.*\); free space, then run again"):
         run(tmp_path)
     assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_time_ends_a_run_with_its_rates_at_nothing(tmp_path: Path) -> None:
+    optim = replace(OPTIM, decay_kimg=0.4)
+    task = run(tmp_path, toy_config(optim, kimg=1000, minutes=0.02, tick_kimg=0.08))
+    lines = stats(tmp_path)
+    assert 1.0 <= lines[-1]["Timing/total_sec"]["mean"] < 3.0
+    assert 0.2 < lines[-1]["Progress/kimg"]["mean"] < 900
+    rates = [group["lr"] / group["full_lr"] for group in task.optimisers["G"].param_groups]
+    assert 0 <= max(rates) < 0.05
+    assert list(tmp_path.glob("network-snapshot-*.safetensors"))

@@ -66,3 +66,17 @@ def test_a_state_goes_through_json() -> None:
     state = RunState(96, 12, 3, 80, 1.5, 1, 2.5, {"G": LossScale(4.0, 3, 1, 7), "D": LossScale()}, {"probability": 0.1})
     assert RunState.from_dict(json.loads(json.dumps(state.as_dict()))) == state
     assert (state.moment.images_seen, state.moment.iteration) == (96, 12)
+
+
+@pytest.mark.parametrize(
+    ("seen", "seconds", "tick", "expected"),
+    [
+        (1400, 4.0, 1, 5000.0),  # no speed yet
+        (1400, 4.0, 2, 2000.0),  # 400 in 4 s, 6 s to come
+        (1400, 0.5, 2, 5000.0),  # 800 a second would be more than there is to see
+        (3400, 12.0, 9, 3400.0),  # time is up
+    ],
+)
+def test_where_a_run_with_a_time_limit_ends(seen: int, seconds: float, tick: int, expected: float) -> None:
+    state = RunState(images_seen=seen, seconds=seconds, tick=tick)
+    assert state.expected_end(1000, 5000, 10.0) == expected
