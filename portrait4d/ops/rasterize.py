@@ -12,6 +12,7 @@ Everything is float32, rounded after every operation, so a CPU and a GPU agree b
 all pixels of its bounding box; these pairs are enumerated in chunks, which bounds memory whatever the faces' sizes.
 """
 
+import functools
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -199,8 +200,7 @@ def _cut(triangles: _Triangles, odd_is_behind: bool, ends: tuple[tuple[int, int]
 
 def _rasterize(triangles: _Triangles, pictures: int, size: int, cull_backfaces: bool, perspective: bool) -> Fragments:
     triangles = triangles.select(_drawable(triangles.corners, cull_backfaces).nonzero()[:, 0])
-    device = triangles.corners.device
-    centres = (2 * torch.arange(size, device=device) + 1 - size).float() / size
+    centres = _pixel_centres(size, triangles.corners.device)
     if native_serves(triangles.corners, centres):
         visible = torch.ops.portrait4d.rasterize(triangles.corners, triangles.picture, centres, pictures, perspective)
     else:
@@ -213,6 +213,12 @@ def _rasterize(triangles: _Triangles, pictures: int, size: int, cull_backfaces: 
         whole = sum(weights.view(-1, 3)[pixel, k, None] * parts[:, k] for k in range(3))
         weights = torch.zeros_like(weights).view(-1, 3).index_put_((pixel,), whole).view_as(weights)
     return Fragments(face_index, weights, depth)
+
+
+@functools.cache
+def _pixel_centres(size: int, device: torch.device) -> Tensor:
+    """Return the centres (S,) of a row's pixels in NDC, ascending. Divided on the CPU: a GPU multiplies by 1 / S."""
+    return ((2 * torch.arange(size) + 1 - size).float() / size).to(device)
 
 
 def _find_visible(
