@@ -58,7 +58,10 @@ class PlaneGenerator(nn.Module):
         weight = self.input_conv.weight[:, : self.plane_channels].to(canonical.dtype)
         x = convolve3x3(canonical, weight).add_(folded_detail)
         x = F.leaky_relu(x, _LEAKY_SLOPE, inplace=True)
-        x = F.leaky_relu(self.embedding_conv(x), _LEAKY_SLOPE, inplace=True)
+        x = self.embedding_conv(x, _LEAKY_SLOPE)
         tokens, grid = self.patch_embedding(x)
         mixed = F.pixel_shuffle(picture_from_tokens(self.block(tokens, grid), grid), 2)
-        return self.output_conv(self.fusion(torch.cat((mixed, canonical), dim=1)))
+        x = torch.cat((mixed, canonical), dim=1)
+        for convolution in self.fusion[::2]:  # each before its activation
+            x = convolution(x, _LEAKY_SLOPE)
+        return self.output_conv(x)

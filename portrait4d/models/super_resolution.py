@@ -106,8 +106,7 @@ class SuperResolution(nn.Module):
             x = F.conv_transpose2d(x, block.up_weight, stride=2)
             x = convolve_depthwise(x, block.low_pass, block.up_bias)
             x = F.leaky_relu_(x, LEAKY_SLOPE).clamp_(-clamp, clamp)
-            x = convolve3x3(x, block.conv_weight, block.conv_bias)
-            x = F.leaky_relu_(x, LEAKY_SLOPE).clamp_(-clamp, clamp)
+            x = convolve3x3(x, block.conv_weight, block.conv_bias, LEAKY_SLOPE, clamp)
             detail = F.conv2d(x, block.rgb_weight, block.rgb_bias).clamp_(-clamp, clamp)
             image = upsample2d(image, block.image_kernel) + full_precision(detail)
         return image

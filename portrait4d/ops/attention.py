@@ -8,15 +8,18 @@ On a GPU without gradients, heads wider than the flash kernels take (`_MAX_FLASH
 multiply slowly; there all scores of a sample are held, and both products are plain ones.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from portrait4d.ops.backend import fast_routes_serve
+from portrait4d.ops.backend import fast_routes_serve, native_is_there
 from portrait4d.ops.dense import is_plain_cpu, linear
 
 _MIN_TOKENS = 512
 _BLOCK = 2048
+_LANES = 16
 _MAX_FLASH_WIDTH = 256
 
 
@@ -64,13 +67,31 @@ def _attend_at_once(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def _attend_in_blocks(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     batch, heads, count, width = query.shape
     result = torch.empty(batch, count, heads, width, dtype=query.dtype).transpose(1, 2)
-    scaled = query * width**-0.5
+    attend_head = _attend_in_bfloat16 if query.dtype == torch.bfloat16 else _attend_in_float32
     for sample in range(batch):
         for head in range(heads):
-            keys, values = key[sample, head].contiguous(), value[sample, head].T.contiguous()
-            for block, target in zip(
-                scaled[sample, head].split(_BLOCK), result[sample, head].split(_BLOCK), strict=True
-            ):
-                shares = torch.softmax(linear(block.contiguous()[None], keys), dim=2)
-                target.copy_(linear(shares, values)[0])
+            blocks = query[sample, head].split(_BLOCK), result[sample, head].split(_BLOCK)
+            attend_head(zip(*blocks, strict=True), key[sample, head], value[sample, head])
     return result
+
+
+def _attend_in_float32(blocks: Iterable[tuple[Tensor, Tensor]], keys: Tensor, values: Tensor) -> None:
+    """Fill the results of one head's blocks of (queries, results) by the products of dense layers."""
+    keys, values, scale = keys.contiguous(), values.T.contiguous(), keys.shape[1] ** -0.5
+    for queries, result in blocks:
+        shares = _soften(linear(queries.contiguous()[None], keys)[0], scale)
+        result.copy_(linear(shares[None], values)[0])
+
+
+def _attend_in_bfloat16(blocks: Iterable[tuple[Tensor, Tensor]], keys: Tensor, values: Tensor) -> None:
+    """Do the same by plain products, which are as fast in this type and take tensors as they lie in memory."""
+    scale = keys.shape[1] ** -0.5
+    for queries, result in blocks:
+        torch.mm(_soften(torch.mm(queries, keys.T), scale), values, out=result)
+
+
+def _soften(scores: Tensor, scale: float) -> Tensor:
+    """Return the softmax of scaled scores (N, M), in their memory where that is faster."""
+    if scores.shape[1] % _LANES == 0 and scores.is_contiguous() and native_is_there():
+        return torch.ops.portrait4d.softmax_rows_(scores, scale)
+    return torch.softmax(scores.mul_(scale), dim=1)

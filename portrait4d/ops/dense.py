@@ -1,13 +1,13 @@
 """Dense layers: 3x3 convolution and linear maps, by the fastest route PyTorch has on the device at hand.
 
-Contract: `convolve3x3` is conv2d with stride 1 and padding 1, `linear` is y = x W^T + b; both are PyTorch's own
-functions (the reference) wherever gradients or GPUs are involved. On a CPU without gradients:
+Contract: `convolve3x3` is conv2d with stride 1 and padding 1 and, if asked for, an activation; `linear` is
+y = x W^T + b. Both are PyTorch's own functions (the reference) wherever gradients or GPUs are involved. On a CPU
+without gradients:
 
-* float32 3x3 convolutions of large pictures go to the Winograd kernels of NNPACK that PyTorch carries, 2 to 3 times
-  faster than its default on Zen 4 cores (`benchmarks/bench_dense.py`); the rounding error rises from 1e-6 to 1e-5 of
-  the largest output.
-* bfloat16 ones go to the native Winograd kernel (`csrc/bfloat16_conv.cpp`) where the CPU has bfloat16 products, 1.9
-  times faster than PyTorch's there.
+* 3x3 convolutions of large pictures go to native Winograd kernels (`csrc/float32_conv.cpp`, `csrc/bfloat16_conv.cpp`)
+  where the CPU has AVX-512 and bfloat16 products, 2 to 3 times faster than PyTorch's default on Zen 4 cores
+  (`benchmarks/bench_dense.py`); in float32 the rounding error rises from 1e-6 to 1e-5 of the largest output.
+* Elsewhere float32 ones go to the kernels of NNPACK that PyTorch carries: as fast, but not in channels-last layout.
 * Linear maps of many tokens run as 1x1 convolutions of oneDNN in channels-last layout, in float32 and, where the CPU
   has it, in bfloat16; up to 1.5 times faster there.
 
@@ -16,6 +16,7 @@ PyTorch always takes cuDNN, to reach PyTorch's own kernels, whose time is that o
 """
 
 import functools
+import math
 
 import torch
 from torch import Tensor, nn
@@ -29,25 +30,39 @@ _MIN_TOKENS = 512
 _NATIVE_CHANNELS = 32
 
 
-def convolve3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Convolve with stride 1 and zero padding 1.
+def convolve3x3(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, slope: float = 1.0, limit: float = math.inf
+) -> Tensor:
+    """Convolve with stride 1 and zero padding 1, then apply a leaky ReLU and a clamp.
 
     Args:
         x: (B, I, H, W).
         weight: (O, I, 3, 3).
         bias: (O,).
+        slope: of the leaky ReLU below zero; 1 for none.
+        limit: bound of the result's absolute value.
 
     Returns:
         (B, O, H, W), in any memory layout.
     """
     large = x.shape[-1] * x.shape[-2] >= _MIN_PIXELS and min(weight.shape[:2]) >= _MIN_CHANNELS
     if not large or not is_plain_cpu(x, weight):
-        return functional.conv2d(x, weight, bias, padding=1)
+        return _activate(functional.conv2d(x, weight, bias, padding=1), slope, limit)
+    if _native_convolves(weight):
+        return torch.ops.portrait4d.convolve3x3(x, weight, bias, slope, limit)
     if x.dtype == torch.float32 and torch.backends.nnpack.is_available():
-        return torch._nnpack_spatial_convolution(x.contiguous(), weight.contiguous(), bias, 1, 1)
-    if x.dtype == torch.bfloat16 and _native_serves_bfloat16(weight):
-        return torch.ops.portrait4d.convolve3x3_bfloat16(x, weight, bias)
-    return functional.conv2d(x, weight, bias, padding=1)
+        result = torch._nnpack_spatial_convolution(x.contiguous(), weight.contiguous(), bias, 1, 1)
+        return _activate(result, slope, limit)
+    return _activate(functional.conv2d(x, weight, bias, padding=1), slope, limit)
+
+
+def _activate(x: Tensor, slope: float, limit: float) -> Tensor:
+    """Activate a convolution's result, in place, as autograd allows."""
+    if slope != 1:
+        x = functional.leaky_relu(x, slope, inplace=True)
+    if limit == math.inf:
+        return x
+    return x.clamp(-limit, limit) if x.requires_grad else x.clamp_(-limit, limit)
 
 
 def convolve_depthwise(x: Tensor, weight: Tensor, bias: Tensor | None = None, padding: int = 1) -> Tensor:
@@ -84,9 +99,9 @@ class Conv3x3(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (B, O, H, W) of (B, I, H, W)."""
-        return convolve3x3(x, self.weight, self.bias)
+    def forward(self, x: Tensor, slope: float = 1.0) -> Tensor:
+        """Return (B, O, H, W) of (B, I, H, W), after a leaky ReLU of a slope (1: none)."""
+        return convolve3x3(x, self.weight, self.bias, slope)
 
 
 class DepthwiseConv3x3(nn.Conv2d):
@@ -121,9 +136,11 @@ def is_plain_cpu(*tensors: Tensor) -> bool:
     return not tracked and fast_routes_serve()
 
 
-def _native_serves_bfloat16(weight: Tensor) -> bool:
-    fits = weight.shape[0] % _NATIVE_CHANNELS == 0 and weight.shape[1] % _NATIVE_CHANNELS == 0
-    return fits and native_is_there() and torch.ops.portrait4d.convolves_bfloat16()
+def _native_convolves(weight: Tensor) -> bool:
+    if weight.shape[0] % _NATIVE_CHANNELS or weight.shape[1] % _NATIVE_CHANNELS or not native_is_there():
+        return False
+    operations = torch.ops.portrait4d
+    return operations.convolves_float32() if weight.dtype == torch.float32 else operations.convolves_bfloat16()
 
 
 @functools.cache

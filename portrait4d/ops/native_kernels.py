@@ -23,7 +23,8 @@ def register_kernels() -> None:
         "nearest_triangle": _fake_nearest,
         "nearest_vertex": _fake_nearest,
         "rasterize": _fake_rasterize,
-        "convolve3x3_bfloat16": _fake_convolve,
+        "convolve3x3": _fake_convolve,
+        "softmax_rows_": _fake_softmax,
     }
     for name, fake in fakes.items():
         torch.library.register_fake(f"{_LIBRARY}::{name}", fake)
@@ -51,9 +52,13 @@ def _march_backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor
     return torch.ops.portrait4d.march_rays_backward(*gradients, *ctx.saved_tensors)
 
 
-def _fake_convolve(picture: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _fake_convolve(picture: Tensor, weight: Tensor, bias: Tensor | None, slope: float, limit: float) -> Tensor:
     batch, _, height, width = picture.shape
     return picture.new_empty(batch, height, width, weight.shape[0]).permute(0, 3, 1, 2)
+
+
+def _fake_softmax(scores: Tensor, scale: float) -> Tensor:
+    return scores
 
 
 def _fake_fetch(table: Tensor, points: Tensor, box_warp: float) -> Tensor:

@@ -10,7 +10,7 @@
 #include <cstring>
 #include <vector>
 
-#include "kernels.h"
+#include "dense_ops.h"
 
 #if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #include <immintrin.h>
@@ -52,33 +52,38 @@ inline void transform_result(__m512 a, __m512 b, __m512 c, __m512 d, __m512& fir
   second = _mm512_sub_ps(_mm512_sub_ps(b, c), d);
 }
 
-uint16_t round_one(float x) {
-  uint16_t values[kWidth];
-  round_to(values, _mm512_set1_ps(x));
-  return values[0];
+// Applies the transform of kernels, rows (1 0 0), (1/2 1/2 1/2), (1/2 -1/2 1/2), (0 0 1), to three vectors.
+inline void transform_kernel(const __m512* x, int stride, __m512* result, int result_stride) {
+  const __m512 half = _mm512_set1_ps(0.5f), outer = _mm512_mul_ps(half, _mm512_add_ps(x[0], x[2 * stride]));
+  const __m512 middle = _mm512_mul_ps(half, x[stride]);
+  result[0] = x[0];
+  result[result_stride] = _mm512_add_ps(outer, middle);
+  result[2 * result_stride] = _mm512_sub_ps(outer, middle);
+  result[3 * result_stride] = x[2 * stride];
 }
 
 // Kernels transformed and laid out for products: (panels, positions, pairs of inputs, panel's outputs, 2).
-std::vector<uint16_t> transform_kernels(const ConvolutionJob& job) {
-  static const float factors[kSide][3] = {{1, 0, 0}, {0.5f, 0.5f, 0.5f}, {0.5f, -0.5f, 0.5f}, {0, 0, 1}};
+std::vector<uint16_t> transform_kernels(const Convolution& job) {
   std::vector<uint16_t> result(static_cast<size_t>(kPositions) * job.inputs * job.outputs);
   const int64_t per_position = static_cast<int64_t>(job.inputs) * kPanel;
-  at::parallel_for(0, job.outputs, 8, [&](int64_t begin, int64_t end) {
-    for (int64_t output = begin; output < end; ++output)
+  at::parallel_for(0, job.outputs / kWidth, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t group = begin; group < end; ++group)
       for (int input = 0; input < job.inputs; ++input) {
-        const float* kernel = job.weight + (output * job.inputs + input) * 9;
-        float half[kSide][3];
-        for (int i = 0; i < kSide; ++i)
-          for (int k = 0; k < 3; ++k)
-            half[i][k] = factors[i][0] * kernel[k] + factors[i][1] * kernel[3 + k] + factors[i][2] * kernel[6 + k];
-        uint16_t* target = &result[output / kPanel * kPositions * per_position] + input / 2 * 2 * kPanel +
-                           output % kPanel * 2 + input % 2;
-        for (int i = 0; i < kSide; ++i)
-          for (int j = 0; j < kSide; ++j) {
-            float value = 0;
-            for (int k = 0; k < 3; ++k) value += half[i][k] * factors[j][k];
-            target[(i * kSide + j) * per_position] = round_one(value);
-          }
+        float kernels[9][kWidth];
+        for (int output = 0; output < kWidth; ++output)
+          for (int k = 0; k < 9; ++k)
+            kernels[k][output] = job.weight[((group * kWidth + output) * job.inputs + input) * 9 + k];
+        __m512 x[9], half[3 * kSide], whole[kPositions];
+        for (int k = 0; k < 9; ++k) x[k] = _mm512_loadu_ps(kernels[k]);
+        for (int j = 0; j < 3; ++j) transform_kernel(x + j, 3, half + j, 3);
+        for (int i = 0; i < kSide; ++i) transform_kernel(half + 3 * i, 1, whole + kSide * i, 1);
+        uint16_t* target = &result[group / 2 * kPositions * per_position] + input / 2 * 2 * kPanel +
+                           group % 2 * 2 * kWidth + input % 2;
+        for (int position = 0; position < kPositions; ++position) {
+          uint16_t rounded[kWidth];
+          round_to(rounded, whole[position]);
+          for (int output = 0; output < kWidth; ++output) target[position * per_position + 2 * output] = rounded[output];
+        }
       }
   });
   return result;
@@ -111,14 +116,16 @@ inline void multiply(const uint16_t* rows, int inputs, const uint16_t* panel, fl
 // Convolves blocks of tiles in buffers of its own.
 class TileConvolver {
  public:
-  TileConvolver(const ConvolutionJob& job, const std::vector<uint16_t>& kernels)
+  TileConvolver(const Convolution& job, const std::vector<uint16_t>& kernels)
       : job_(job),
         kernels_(kernels),
         columns_((job.width + 1) / 2),
         rows_((job.height + 1) / 2),
         transformed_(static_cast<size_t>(kPositions) * kBlock * job.inputs),
         sums_(kPositions * kBlock * kPanel),
-        nothing_(job.inputs) {}
+        nothing_(job.inputs),
+        picture_(static_cast<const uint16_t*>(job.picture)),
+        result_(static_cast<uint16_t*>(job.result)) {}
 
   void convolve(int64_t first, int64_t last) {
     const int count = static_cast<int>(last - first);
@@ -152,7 +159,7 @@ class TileConvolver {
         const int64_t y = at.top + i - 1, x = at.left + j - 1;
         const bool inside = y >= 0 && y < job_.height && x >= 0 && x < job_.width;
         pixels[i * kSide + j] =
-            inside ? job_.picture + ((at.picture * job_.height + y) * job_.width + x) * job_.inputs : nothing_.data();
+            inside ? picture_ + ((at.picture * job_.height + y) * job_.width + x) * job_.inputs : nothing_.data();
       }
     for (int input = 0; input < job_.inputs; input += kWidth) {
       __m512 x[kPositions], half[kPositions];
@@ -178,24 +185,30 @@ class TileConvolver {
         transform_result(half[i][0], half[i][1], half[i][2], half[i][3], result[i][0], result[i][1]);
       for (int64_t row = at.top; row < std::min(job_.height, at.top + 2); ++row)
         for (int64_t column = at.left; column < std::min(job_.width, at.left + 2); ++column)
-          round_to(job_.result + ((at.picture * job_.height + row) * job_.width + column) * job_.outputs + output + v,
-                   _mm512_add_ps(result[row - at.top][column - at.left], bias));
+          round_to(result_ + ((at.picture * job_.height + row) * job_.width + column) * job_.outputs + output + v,
+                   activated(_mm512_add_ps(result[row - at.top][column - at.left], bias)));
     }
   }
 
-  const ConvolutionJob& job_;
+  __m512 activated(__m512 x) const {
+    return reinterpret_cast<__m512>(job_.activated(reinterpret_cast<Vector>(x)));
+  }
+
+  const Convolution& job_;
   const std::vector<uint16_t>& kernels_;
   const int64_t columns_, rows_;  // of tiles
   std::vector<uint16_t> transformed_;  // (positions, tiles of a block, inputs)
   std::vector<float> sums_;            // (positions, tiles of a block, panel's outputs)
   std::vector<uint16_t> nothing_;      // a pixel outside
+  const uint16_t* picture_;
+  uint16_t* result_;
 };
 
 }  // namespace
 
 bool convolves_bfloat16() { return true; }
 
-void convolve_bfloat16_cpu(const ConvolutionJob& job) {
+void convolve_bfloat16_cpu(const Convolution& job) {
   if (job.batch * job.height * job.width == 0) return;
   const std::vector<uint16_t> kernels = transform_kernels(job);
   const int64_t tiles = job.batch * ((job.height + 1) / 2) * ((job.width + 1) / 2);
@@ -210,7 +223,7 @@ void convolve_bfloat16_cpu(const ConvolutionJob& job) {
 
 bool convolves_bfloat16() { return false; }
 
-void convolve_bfloat16_cpu(const ConvolutionJob&) {}
+void convolve_bfloat16_cpu(const Convolution&) {}
 
 #endif
 

@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
-#include <optional>
 #include <tuple>
 #include <vector>
 
@@ -177,21 +176,6 @@ std::tuple<Tensor, Tensor, Tensor> rasterize(const Tensor& corners, const Tensor
   return {nearest_face, weights, depth};
 }
 
-// Pictures and weights are bfloat16, the bias of any type; the result is channels-last.
-Tensor convolve3x3_bfloat16(const Tensor& picture, const Tensor& weight, const std::optional<Tensor>& bias) {
-  const int64_t outputs = weight.size(0), inputs = weight.size(1);
-  TORCH_CHECK(convolves_bfloat16(), "portrait4d: this processor has no bfloat16 products");
-  TORCH_CHECK(picture.scalar_type() == at::kBFloat16 && picture.size(1) == inputs && outputs % 32 == 0 && inputs % 32 == 0,
-              "portrait4d: expected bfloat16 pictures of ", inputs, " channels, multiples of 32");
-  const Tensor pixels = picture.permute({0, 2, 3, 1}).contiguous(), kernels = weight.to(at::kFloat).contiguous();
-  const Tensor offsets = bias ? bias->to(at::kFloat).contiguous() : at::zeros({outputs}, kernels.options());
-  Tensor result = at::empty({pixels.size(0), pixels.size(1), pixels.size(2), outputs}, pixels.options());
-  convolve_bfloat16_cpu({pixels.size(0), pixels.size(1), pixels.size(2), static_cast<int>(inputs),
-                         static_cast<int>(outputs), reinterpret_cast<const uint16_t*>(pixels.const_data_ptr()),
-                         floats(kernels), floats(offsets), reinterpret_cast<uint16_t*>(result.data_ptr())});
-  return result.permute({0, 3, 1, 2});
-}
-
 TORCH_LIBRARY(portrait4d, library) {
   library.def("triplane_fetch(Tensor table, Tensor points, float box_warp) -> Tensor");
   library.def("triplane_fetch_backward(Tensor gradient, Tensor points, float box_warp, int[] table_sizes) -> Tensor");
@@ -207,8 +191,6 @@ TORCH_LIBRARY(portrait4d, library) {
   library.def(
       "rasterize(Tensor corners, Tensor picture, Tensor centres, int pictures, bool perspective) "
       "-> (Tensor, Tensor, Tensor)");
-  library.def("convolve3x3_bfloat16(Tensor picture, Tensor weight, Tensor? bias) -> Tensor");
-  library.def("convolves_bfloat16() -> bool", convolves_bfloat16);
 }
 
 void register_kernels(torch::Library& library) {
@@ -221,10 +203,7 @@ void register_kernels(torch::Library& library) {
   library.impl("rasterize", rasterize);
 }
 
-TORCH_LIBRARY_IMPL(portrait4d, CPU, library) {
-  register_kernels(library);
-  library.impl("convolve3x3_bfloat16", convolve3x3_bfloat16);
-}
+TORCH_LIBRARY_IMPL(portrait4d, CPU, library) { register_kernels(library); }
 #ifdef PORTRAIT4D_CUDA
 TORCH_LIBRARY_IMPL(portrait4d, CUDA, library) {
   register_kernels(library);

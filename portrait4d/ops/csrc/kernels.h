@@ -77,15 +77,6 @@ struct RasterJob {
   uint64_t* scratch;       // (pictures, size, size) on a GPU
 };
 
-struct ConvolutionJob {  // 3x3, stride 1, padding 1; bfloat16 but for the weights, which hold bfloat16 numbers
-  int64_t batch, height, width;
-  int inputs, outputs;      // multiples of 32
-  const uint16_t* picture;  // (batch, height, width, inputs)
-  const float* weight;      // (outputs, inputs, 3, 3)
-  const float* bias;        // (outputs)
-  uint16_t* result;         // (batch, height, width, outputs)
-};
-
 void render_cpu(const RenderJob& job);
 void fetch_cpu(const FetchJob& job);
 void fetch_backward_cpu(const FetchJob& job);
@@ -93,8 +84,6 @@ void march_cpu(const MarchJob& job);
 void march_backward_cpu(const MarchJob& job);
 void nearest_triangle_cpu(const NearestJob& job);
 void rasterize_cpu(const RasterJob& job);
-bool convolves_bfloat16();  // whether this build can
-void convolve_bfloat16_cpu(const ConvolutionJob& job);
 
 }  // namespace portrait4d
 

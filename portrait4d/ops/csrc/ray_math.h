@@ -216,21 +216,24 @@ PORTRAIT4D_HD void cumulate(int count, const float* weights, float* cumulative) 
   }
 }
 
-// Distance at a quantile of the distribution from `cumulate`; `t` holds the coarse distances (count).
+// Distance at a quantile of the distribution from `cumulate`; `t` holds the coarse distances (count), `above` is the
+// number of entries that are not greater than the quantile.
+PORTRAIT4D_HD float distance_at(int count, const float* t, const float* cumulative, float quantile, int above) {
+  const int entries = count - 2, low = above > 0 ? above - 1 : 0, high = above < entries ? above : entries - 1;
+  float width = cumulative[high] - cumulative[low];
+  width = width < 1e-5f ? 1.0f : width;
+  const float start = (t[low] + t[low + 1]) / 2, end = (t[high] + t[high + 1]) / 2;
+  return start + (quantile - cumulative[low]) / width * (end - start);
+}
+
 PORTRAIT4D_HD float importance_distance(int count, const float* t, const float* cumulative, float quantile) {
-  const int entries = count - 2;
-  int low = 0, above = entries;  // first entry that is greater
+  int low = 0, above = count - 2;  // first entry that is greater
   while (low < above) {
     const int middle = (low + above) / 2;
     if (cumulative[middle] > quantile) above = middle;
     else low = middle + 1;
   }
-  low = above > 0 ? above - 1 : 0;
-  const int high = above < entries ? above : entries - 1;
-  float width = cumulative[high] - cumulative[low];
-  width = width < 1e-5f ? 1.0f : width;
-  const float start = (t[low] + t[low + 1]) / 2, end = (t[high] + t[high + 1]) / 2;
-  return start + (quantile - cumulative[low]) / width * (end - start);
+  return distance_at(count, t, cumulative, quantile, above);
 }
 
 // Whether sample i at distance a comes before sample j at b: ascending, NaN last, equal ones in order of their index.
@@ -247,15 +250,30 @@ struct RayGradient {
   float depth, transmittance;
 };
 
+// What an interval's densities come to: softplus(raw), exp(-density step), sigmoid(raw).
+struct Interval {
+  float density, clear, slope;
+};
+
+struct ScalarIntervals {
+  const float *densities, *t;
+
+  PORTRAIT4D_HD Interval operator()(int k) const {
+    const float raw = (densities[k + 1] + densities[k]) / 2 - 1, density = ScalarMath::softplus(raw);
+    return {density, ::expf(-density * (t[k + 1] - t[k])), sigmoid(raw)};
+  }
+};
+
 // Adds the gradients with respect to a ray's densities and distances (count each) to zeros. `through` (count - 1) is
 // scratch. With weights w = alpha T and m = 1 - alpha + 1e-10: dL/d alpha_k = T_k (G_k - R_k), R_k = G_{k+1} alpha_{k+1}
 // + m_{k+1} R_{k+1}. A ray without any weight gives no gradient to its densities through its depth.
-PORTRAIT4D_HD void march_backward(int count, const float* densities, const float* t, const RayGradient& gradient,
+template <class Intervals>
+PORTRAIT4D_HD void march_backward(int count, const Intervals& intervals, const float* t, const RayGradient& gradient,
                                   float* through, float* to_densities, float* to_distances) {
   double passed = 1;
   float total = 0, weighted = 0;
   for (int k = 0; k + 1 < count; ++k) {
-    const float alpha = opacity<ScalarMath>(densities[k], densities[k + 1], t[k], t[k + 1]);
+    const float alpha = 1 - intervals(k).clear;
     through[k] = static_cast<float>(passed);
     total += alpha * through[k];
     weighted += alpha * through[k] * ((t[k + 1] + t[k]) / 2);
@@ -267,20 +285,25 @@ PORTRAIT4D_HD void march_backward(int count, const float* densities, const float
   if (!free) to_distances[depth < first ? 0 : count - 1] += gradient.depth;
   float rest = 0;
   for (int k = count - 2; k >= 0; --k) {
-    const float step = t[k + 1] - t[k], middle = (t[k + 1] + t[k]) / 2;
-    const float raw = (densities[k + 1] + densities[k]) / 2 - 1, density = ScalarMath::softplus(raw);
-    const float clear = ::expf(-density * step), alpha = 1 - clear;
+    const Interval interval = intervals(k);
+    const float step = t[k + 1] - t[k], middle = (t[k + 1] + t[k]) / 2, alpha = 1 - interval.clear;
     float to_weight = gradient.weights[k] - gradient.transmittance;
     if (free) to_weight += to_depth * (middle - depth);
     const float to_alpha = through[k] * (to_weight - rest);
     rest = to_weight * alpha + (1 - alpha + 1e-10f) * rest;
-    const float to_raw = to_alpha * clear * step * sigmoid(raw) / 2, to_step = to_alpha * clear * density;
+    const float to_raw = to_alpha * interval.clear * step * interval.slope / 2;
+    const float to_step = to_alpha * interval.clear * interval.density;
     const float to_middle = to_depth * (alpha * through[k]) / 2;
     to_densities[k] += to_raw;
     to_densities[k + 1] += to_raw;
     to_distances[k] += to_middle - to_step;
     to_distances[k + 1] += to_middle + to_step;
   }
+}
+
+PORTRAIT4D_HD void march_backward(int count, const float* densities, const float* t, const RayGradient& gradient,
+                                  float* through, float* to_densities, float* to_distances) {
+  march_backward(count, ScalarIntervals{densities, t}, t, gradient, through, to_densities, to_distances);
 }
 
 }  // namespace portrait4d

@@ -2,6 +2,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <vector>
 
 #include "kernels.h"
 #include "simd.h"
@@ -11,6 +12,29 @@ namespace {
 
 constexpr int64_t kPointsPerTask = 1024;
 constexpr int64_t kRaysPerTask = 64;
+
+// The intervals of a ray, sixteen computed at once.
+class VectorIntervals {
+ public:
+  explicit VectorIntervals(int samples)
+      : densities_(samples + kLanes), clear_(samples + kLanes), slopes_(samples + kLanes) {}
+
+  void fill(int samples, const float* densities, const float* t) {
+    for (int k = 0; k + 1 < samples; k += kLanes) {
+      const int lanes = std::min(kLanes, samples - 1 - k);
+      const Vector raw = (load_first(densities + k + 1, lanes) + load_first(densities + k, lanes)) / 2.0f - 1.0f;
+      const Vector density = VectorMath::softplus(raw);
+      store(&densities_[k], density);
+      store(&clear_[k], VectorMath::exp(-density * (load_first(t + k + 1, lanes) - load_first(t + k, lanes))));
+      store(&slopes_[k], VectorMath::sigmoid(raw));
+    }
+  }
+
+  Interval operator()(int k) const { return {densities_[k], clear_[k], slopes_[k]}; }
+
+ private:
+  std::vector<float> densities_, clear_, slopes_;
+};
 
 }  // namespace
 
@@ -86,10 +110,13 @@ void march_cpu(const MarchJob& job) {
 void march_backward_cpu(const MarchJob& job) {
   const int samples = job.samples;
   at::parallel_for(0, job.rays, kRaysPerTask, [&](int64_t begin, int64_t end) {
+    VectorIntervals intervals(samples);
     for (int64_t ray = begin; ray < end; ++ray) {
+      const float* t = job.distances + ray * samples;
       const RayGradient gradient{job.weights + ray * (samples - 1), job.depth[ray], job.transmittance[ray]};
-      march_backward(samples, job.densities + ray * samples, job.distances + ray * samples, gradient,
-                     job.scratch + ray * samples, job.to_densities + ray * samples, job.to_distances + ray * samples);
+      intervals.fill(samples, job.densities + ray * samples, t);
+      march_backward(samples, intervals, t, gradient, job.scratch + ray * samples, job.to_densities + ray * samples,
+                     job.to_distances + ray * samples);
     }
   });
 }

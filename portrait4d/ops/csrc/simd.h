@@ -15,6 +15,7 @@ constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23: adding and subtracting i
 
 typedef float Vector __attribute__((vector_size(4 * kLanes)));
 typedef int32_t Integers __attribute__((vector_size(4 * kLanes)));
+typedef double Doubles __attribute__((vector_size(8 * kLanes)));
 
 static inline Vector broadcast(float x) { return x - Vector{}; }
 
@@ -55,11 +56,76 @@ static inline Vector fused(Vector a, Vector b, Vector c) {
 #endif
 }
 
+// Of two numbers; of a number and a NaN, the second of both.
+static inline Vector larger(Vector a, Vector b) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Vector>(_mm512_max_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+#else
+  return a > b ? a : b;
+#endif
+}
+
+static inline Vector smaller(Vector a, Vector b) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Vector>(_mm512_min_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+#else
+  return a < b ? a : b;
+#endif
+}
+
+// 1 / x, relative error below 1e-7; zero where it is below 2^-126.
+static inline Vector reciprocal(Vector x) {
+#if defined(__AVX512F__)
+  const Vector guess = reinterpret_cast<Vector>(_mm512_rcp14_ps(reinterpret_cast<__m512>(x)));
+  return fused(guess, fused(-x, guess, broadcast(1)), guess);
+#else
+  return 1.0f / x;
+#endif
+}
+
+static inline Vector minus_magnitude(Vector x) {
+  return reinterpret_cast<Vector>(reinterpret_cast<Integers>(x) | reinterpret_cast<Integers>(broadcast(-0.0f)));
+}
+
+static inline Integers truncated(Vector x) { return __builtin_convertvector(x, Integers); }
+
+static inline bool any(Integers mask) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi32_mask(reinterpret_cast<__m512i>(mask), reinterpret_cast<__m512i>(mask)) != 0;
+#else
+  int32_t parts[kLanes], found = 0;
+  std::memcpy(parts, &mask, sizeof parts);
+  for (int32_t part : parts) found |= part;
+  return found != 0;
+#endif
+}
+
 static inline float sum(Vector x) {
   float parts[kLanes], total = 0;
   store(parts, x);
   for (float part : parts) total += part;
   return total;
+}
+
+// Sums of the neighbouring halves of two vectors' groups of 2 * STEP numbers: one level of `sums`.
+template <int STEP>
+static inline Vector add_halves(Vector a, Vector b) {
+  Integers first, second;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const int group = lane / STEP, start = group * 2 * STEP + lane % STEP;
+    first[lane] = start;
+    second[lane] = start + STEP;
+  }
+  return __builtin_shuffle(a, b, first) + __builtin_shuffle(a, b, second);
+}
+
+// The sums of sixteen vectors, in order.
+static inline Vector sums(const float (&rows)[kLanes][kLanes]) {
+  Vector x[kLanes];
+  for (int k = 0; k < 8; ++k) x[k] = add_halves<8>(load(rows[2 * k]), load(rows[2 * k + 1]));
+  for (int k = 0; k < 4; ++k) x[k] = add_halves<4>(x[2 * k], x[2 * k + 1]);
+  for (int k = 0; k < 2; ++k) x[k] = add_halves<2>(x[2 * k], x[2 * k + 1]);
+  return add_halves<1>(x[0], x[1]);
 }
 
 // Evaluates a polynomial, coefficients in descending order.
@@ -77,9 +143,7 @@ struct VectorMath {
 
   // exp(n ln 2 + r) = 2^n p(r), relative error of p 2e-9; results below 2^-126 become 2^-126. NaN stays NaN.
   static inline Vector exp(Vector x) {
-    const Vector low = broadcast(-87.3f), high = broadcast(88.7f);
-    x = x < low ? low : x;
-    x = x > high ? high : x;
+    x = smaller(broadcast(88.7f), larger(broadcast(-87.3f), x));
     const Vector shifted = fused(x, broadcast(1.44269504f), broadcast(kRounder));
     const Vector n = shifted - kRounder;
     const Vector r = fused(n, broadcast(2.12194440e-4f), fused(n, broadcast(-0.693359375f), x));
@@ -98,12 +162,10 @@ struct VectorMath {
   }
 
   static inline Vector softplus(Vector x) {
-    const Vector zero = {};
-    const Vector negative = x < zero ? x : -x;
-    return (x < zero ? zero : x) + log1p_of_unit(exp(negative));
+    return larger(Vector{}, x) + log1p_of_unit(exp(minus_magnitude(x)));
   }
 
-  static inline Vector sigmoid(Vector x) { return 1.0f / (1.0f + exp(-x)); }
+  static inline Vector sigmoid(Vector x) { return reciprocal(1.0f + exp(-x)); }
 
   // Of numbers below 2^22.
   static inline Vector floor(Vector x) {

@@ -92,15 +92,10 @@ def check_parity(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> RenderedRays:
         patch.setattr(volume_renderer, "render_rays_reference", None)
         ours = scene.render()
     for name, value, wanted in zip(ours._fields, ours, expected, strict=True):
-        # Weights of neighbouring samples trade places where distances differ by a rounding; their sums do not.
-        tolerance = 1e-4 if name == "weights" else TOLERANCE
-        if scene.rays.origins.device.type == "cpu":
-            assert relative_error(value, wanted) <= tolerance, name
-            continue
-        # A GPU's exponentials differ in the last bit; where cumulative weights are flat, that moves a sample.
-        assert relative_error(value, wanted) <= 1e-3, name
-        errors = (value.cpu() - wanted).abs()[wanted.isfinite()] / wanted[wanted.isfinite()].abs().max()
-        assert (errors > tolerance).float().mean() <= 0.03, name
+        # Weights of neighbouring samples trade places where distances differ by a rounding; their sums do not. A GPU's
+        # exponentials differ in the last bit; where cumulative weights are flat, that moves a sample along its ray.
+        moved = name == "weights" or (name == "depth" and scene.rays.origins.device.type == "cuda")
+        assert relative_error(value, wanted) <= (1e-4 if moved else TOLERANCE), name
     return expected
 
 
