@@ -111,6 +111,10 @@ class ReconV1Task(ReconTask):
             self._grid = self.supervision.sample(GRID_SUBJECTS, keyed_generator("cpu", GRID_SEED))
         return self._grid
 
+    def extra_state(self) -> dict[str, float]:
+        """Return how many persons were rendered, where they are kept."""
+        return {"persons": float(self.supervision.rendered)} if isinstance(self.supervision, SubjectMemory) else {}
+
     def close(self) -> None:
         """Stop the workers that make subjects."""
         if isinstance(self.supervision, SyntheticHeadsSupervision | SubjectMemory):

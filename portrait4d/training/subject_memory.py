@@ -69,6 +69,9 @@ class SubjectMemory:
         head: the head model that labels are for.
         config: what is kept.
         motion: reads motion vectors, once for each picture.
+
+    Attributes:
+        rendered: persons so far.
     """
 
     def __init__(
@@ -76,7 +79,7 @@ class SubjectMemory:
     ) -> None:
         self.source, self.head, self.config, self.motion = source, head, config, motion
         self._stored: dict[str, Tensor] = {}
-        self._rendered = 0
+        self.rendered = 0
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(config.workers, context, start_worker)
         self._waiting: list[Future[PersonFrames]] = []
@@ -85,7 +88,7 @@ class SubjectMemory:
 
     def __len__(self) -> int:
         """Persons that are there."""
-        return min(self._rendered, self.config.persons)
+        return min(self.rendered, self.config.persons)
 
     def sample(self, subjects: int, generator: torch.Generator | None = None) -> SupervisedBatch:
         """Draw a batch of those who are there, after taking in who was rendered meanwhile.
@@ -143,7 +146,7 @@ class SubjectMemory:
         """Store who is ready, at first after waiting for some, and ask for more."""
         enough = min(FIRST_PERSONS, self.config.persons)
         ready = [future for future in self._waiting if future.done()]
-        while ready or self._rendered < enough:
+        while ready or self.rendered < enough:
             for future in ready or self._waiting[:1]:
                 self._waiting.remove(future)
                 self._store(_result(future))
@@ -168,8 +171,8 @@ class SubjectMemory:
         if not self._stored:
             self._stored = {name: value.new_empty(self.config.persons, *value.shape) for name, value in values.items()}
         for name, value in values.items():
-            self._stored[name][self._rendered % self.config.persons] = value
-        self._rendered += 1
+            self._stored[name][self.rendered % self.config.persons] = value
+        self.rendered += 1
 
 
 def _result(future: Future[PersonFrames]) -> PersonFrames:

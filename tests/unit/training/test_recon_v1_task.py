@@ -1,5 +1,6 @@
 """V1's training on a small pool: gradients of each phase, what starts from elsewhere or rests, who makes subjects."""
 
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from portrait4d.files.errors import UserError
 from portrait4d.models.checkpoints import load_genhead, save_discriminator
 from portrait4d.models.discriminator import Discriminator
 from portrait4d.synthetic_heads.head_template import build_open_head
-from portrait4d.training import recon_v1_task
+from portrait4d.training import recon_v1_task, subject_memory
 from portrait4d.training.distributed import Ranks
 from portrait4d.training.genhead_supervision import GenHeadSupervision
 from portrait4d.training.launch import Launch, launch
@@ -71,6 +72,17 @@ def test_every_phase_gives_its_network_finite_gradients_and_the_other_none(task:
         other = "D" if phase.network == "G" else "G"
         assert found[phase.network] and not found[other], phase.name
         assert all(bool(gradient.isfinite().all()) for gradient in found[phase.network].values())
+
+
+def test_persons_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        subject_memory, "ProcessPoolExecutor", lambda workers, context, initializer: ThreadPoolExecutor(1)
+    )
+    task = ReconV1Task(v1_config("supervision.memory=2", "supervision.workers=1"), Ranks())
+    chunks = task.load_chunks(Moment())
+    assert [chunk.is_still.tolist() for chunk in chunks] == [[False, True]] * 2
+    assert chunks[0].depth is not None and task.extra_state()["persons"] >= 2
+    task.close()
 
 
 def test_subjects_follow_from_the_iteration(task: ReconV1Task) -> None:

@@ -100,11 +100,11 @@ def test_the_seed_says_what_is_drawn(memory: SubjectMemory) -> None:
 def test_the_oldest_make_room(memory: SubjectMemory) -> None:
     memory.sample(1)
     assert len(memory) == 12 and min(FIRST_PERSONS, 12) == 12
-    while memory._rendered < 17:
+    while memory.rendered < 17:
         memory.sample(1)
     assert len(memory) == 12
     persons = memory._stored["labels"][:, 0, 0, 25].long().tolist()
-    last = memory._rendered
+    last = memory.rendered
     assert sorted(persons) == sorted(number % 14 + 1 for number in range(last - 12, last))
 
 
