@@ -3,7 +3,7 @@
 Contract: softmax(q k^T d^(-1/2)) v for every head, d the width of a head. `attend_reference` says it in one line;
 PyTorch's `scaled_dot_product_attention` serves wherever gradients, GPUs, tracing or few tokens are involved. On a CPU
 without gradients it is slow: its matrix products run at half of the speed of the dense layers' in bfloat16. There,
-blocks of queries go through the dense layers' products, one head at a time; the scores of a block stay in the cache.
+blocks of queries go through the dense layers' products, one head at a time; a block's scores take 32 MB at most.
 On a GPU without gradients, heads wider than the flash kernels take (`_MAX_FLASH_WIDTH`) would go to kernels that
 multiply slowly; there all scores of a sample are held, and both products are plain ones.
 """
@@ -18,7 +18,7 @@ from portrait4d.ops.backend import fast_routes_serve, native_is_there
 from portrait4d.ops.dense import is_plain_cpu, linear
 
 _MIN_TOKENS = 512
-_BLOCK = 2048
+_BLOCK_BYTES = 2**25
 _LANES = 16
 _MAX_FLASH_WIDTH = 256
 
@@ -67,27 +67,20 @@ def _attend_at_once(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def _attend_in_blocks(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     batch, heads, count, width = query.shape
     result = torch.empty(batch, count, heads, width, dtype=query.dtype).transpose(1, 2)
-    attend_head = _attend_in_bfloat16 if query.dtype == torch.bfloat16 else _attend_in_float32
+    block = _BLOCK_BYTES // query.dtype.itemsize // key.shape[2]
     for sample in range(batch):
         for head in range(heads):
-            blocks = query[sample, head].split(_BLOCK), result[sample, head].split(_BLOCK)
-            attend_head(zip(*blocks, strict=True), key[sample, head], value[sample, head])
+            blocks = query[sample, head].split(block), result[sample, head].split(block)
+            _attend_head(zip(*blocks, strict=True), key[sample, head], value[sample, head])
     return result
 
 
-def _attend_in_float32(blocks: Iterable[tuple[Tensor, Tensor]], keys: Tensor, values: Tensor) -> None:
+def _attend_head(blocks: Iterable[tuple[Tensor, Tensor]], keys: Tensor, values: Tensor) -> None:
     """Fill the results of one head's blocks of (queries, results) by the products of dense layers."""
     keys, values, scale = keys.contiguous(), values.T.contiguous(), keys.shape[1] ** -0.5
     for queries, result in blocks:
         shares = _soften(linear(queries.contiguous()[None], keys)[0], scale)
         result.copy_(linear(shares[None], values)[0])
-
-
-def _attend_in_bfloat16(blocks: Iterable[tuple[Tensor, Tensor]], keys: Tensor, values: Tensor) -> None:
-    """Do the same by plain products, which are as fast in this type and take tensors as they lie in memory."""
-    scale = keys.shape[1] ** -0.5
-    for queries, result in blocks:
-        torch.mm(_soften(torch.mm(queries, keys.T), scale), values, out=result)
 
 
 def _soften(scores: Tensor, scale: float) -> Tensor:

@@ -45,6 +45,7 @@ def convolve3x3(
     Returns:
         (B, O, H, W), in any memory layout.
     """
+    x = _cast(x, weight.dtype)
     large = x.shape[-1] * x.shape[-2] >= _MIN_PIXELS and min(weight.shape[:2]) >= _MIN_CHANNELS
     if not large or not is_plain_cpu(x, weight):
         return _activate(functional.conv2d(x, weight, bias, padding=1), slope, limit)
@@ -54,6 +55,12 @@ def convolve3x3(
         result = torch._nnpack_spatial_convolution(x.contiguous(), weight.contiguous(), bias, 1, 1)
         return _activate(result, slope, limit)
     return _activate(functional.conv2d(x, weight, bias, padding=1), slope, limit)
+
+
+def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Do to a picture what automatic casting on a CPU is about to do, so that the routes of its type may serve."""
+    casts = x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == dtype
+    return x.to(dtype) if casts else x
 
 
 def _activate(x: Tensor, slope: float, limit: float) -> Tensor:

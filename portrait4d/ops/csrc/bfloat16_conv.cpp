@@ -1,9 +1,9 @@
-// 3x3 convolution in bfloat16 on CPUs with bfloat16 products, by Winograd's algorithm F(2x2, 3x3).
+// 3x3 convolution in bfloat16 on CPUs with bfloat16 products, by Winograd's algorithm F(2x4, 3x3).
 //
-// A tile of 2x2 results needs 16 products per pair of channels instead of 36. Tiles and kernels are transformed in float32
-// and rounded; products are summed up and transformed back in float32 and rounded. The error is 1.4 (numbers of one sign)
-// to 2.5 times (of both) that of a direct convolution. A block of tiles stays in a core's cache from transform to
-// transform.
+// A tile of 2x4 results needs 24 products per pair of channels instead of 72. Tiles and kernels are transformed in
+// float32 and rounded; products are summed up and transformed back in float32 and rounded. The points of the rows'
+// transform, 0, +-2/3, +-3/2 and infinity, are those that round least: the error is up to 4 times that of a direct
+// convolution (numbers of both signs). A block of tiles stays in a core's cache from transform to transform.
 #include <ATen/Parallel.h>
 
 #include <algorithm>
@@ -21,45 +21,85 @@ namespace portrait4d {
 #if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 namespace {
 
-constexpr int kSide = 4, kPositions = kSide * kSide;  // of a transformed tile
+constexpr int kHeight = 4, kLength = 6, kPositions = kHeight * kLength;  // of a transformed tile
+constexpr int kResultRows = 2, kResultColumns = 4;
+constexpr float kNear = 2 / 3.0f, kFar = 3 / 2.0f;  // points of rows' transforms; reciprocals of each other
 constexpr int kWidth = 16;                            // float32 numbers in a vector
 constexpr int kPanel = 2 * kWidth;                    // output channels at once
 constexpr int kRows = 12;                             // tiles at once: 24 sums in registers
-constexpr int kBlock = 4 * kRows;                     // tiles whose transforms stay in the cache
+constexpr int kMaxBlock = 8 * kRows, kCacheBytes = 600000;  // of tiles whose transforms stay in the cache
 
-inline __m512 widen(const uint16_t* source) {
+inline Vector widen(const uint16_t* source) {
   const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source));
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+  return reinterpret_cast<Vector>(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
-inline void round_to(uint16_t* target, __m512 x) {
-  const __m256bh rounded = _mm512_cvtneps_pbh(x);
+inline void round_to(uint16_t* target, Vector x) {
+  const __m256bh rounded = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(x));
   std::memcpy(target, &rounded, sizeof rounded);
 }
 
-// Applies the transform of pictures, rows (1 0 -1 0), (0 1 1 0), (0 -1 1 0), (0 1 0 -1), to four vectors.
-inline void transform_picture(const __m512* x, int stride, __m512* result, int result_stride) {
-  const __m512 a = x[0], b = x[stride], c = x[2 * stride], d = x[3 * stride];
-  result[0] = _mm512_sub_ps(a, c);
-  result[result_stride] = _mm512_add_ps(b, c);
-  result[2 * result_stride] = _mm512_sub_ps(c, b);
-  result[3 * result_stride] = _mm512_sub_ps(b, d);
+// Applies the transform of pictures' columns, rows (1 0 -1 0), (0 1 1 0), (0 -1 1 0), (0 1 0 -1), to four vectors.
+inline void transform_picture_column(const Vector* x, Vector* result) {
+  const Vector a = x[0], b = x[kLength], c = x[2 * kLength], d = x[3 * kLength];
+  result[0] = a - c;
+  result[kLength] = b + c;
+  result[2 * kLength] = c - b;
+  result[3 * kLength] = b - d;
 }
 
-// Applies the transform of results, rows (1 1 1 0), (0 1 -1 -1), to four vectors.
-inline void transform_result(__m512 a, __m512 b, __m512 c, __m512 d, __m512& first, __m512& second) {
-  first = _mm512_add_ps(_mm512_add_ps(a, b), c);
-  second = _mm512_sub_ps(_mm512_sub_ps(b, c), d);
+// Applies the transform of pictures' rows to six vectors.
+inline void transform_picture_row(const Vector* x, Vector* result) {
+  const Vector middle = broadcast(-kNear * kNear - kFar * kFar);
+  const Vector near_even = fused(broadcast(-kFar * kFar), x[2], x[4]);
+  const Vector near_odd = fused(broadcast(kNear), x[3], -kFar * x[1]);
+  const Vector far_even = fused(broadcast(-kNear * kNear), x[2], x[4]);
+  const Vector far_odd = fused(broadcast(kFar), x[3], -kNear * x[1]);
+  result[0] = fused(middle, x[2], x[0] + x[4]);
+  result[1] = near_even + near_odd;
+  result[2] = near_even - near_odd;
+  result[3] = far_even + far_odd;
+  result[4] = far_even - far_odd;
+  result[5] = fused(middle, x[3], x[1] + x[5]);
 }
 
-// Applies the transform of kernels, rows (1 0 0), (1/2 1/2 1/2), (1/2 -1/2 1/2), (0 0 1), to three vectors.
-inline void transform_kernel(const __m512* x, int stride, __m512* result, int result_stride) {
-  const __m512 half = _mm512_set1_ps(0.5f), outer = _mm512_mul_ps(half, _mm512_add_ps(x[0], x[2 * stride]));
-  const __m512 middle = _mm512_mul_ps(half, x[stride]);
+// Applies the transform of kernels' columns, rows (1 0 0), (1/2 1/2 1/2), (1/2 -1/2 1/2), (0 0 1), to three vectors.
+inline void transform_kernel_column(const Vector* x, Vector* result) {
+  const Vector outer = 0.5f * (x[0] + x[6]), middle = 0.5f * x[3];
   result[0] = x[0];
-  result[result_stride] = _mm512_add_ps(outer, middle);
-  result[2 * result_stride] = _mm512_sub_ps(outer, middle);
-  result[3 * result_stride] = x[2 * stride];
+  result[3] = outer + middle;
+  result[6] = outer - middle;
+  result[9] = x[6];
+}
+
+// Applies the transform of kernels' rows to three vectors.
+inline void transform_kernel_row(const Vector* x, Vector* result) {
+  constexpr float kShare = 0.5f / (kFar * kFar - kNear * kNear);
+  constexpr float kNearShare = -kShare, kFarShare = kShare;
+  const Vector near_even = kNearShare * (kFar * kFar * x[0] + x[2]), near_odd = kNearShare * kFar * x[1];
+  const Vector far_even = kFarShare * (kNear * kNear * x[0] + x[2]), far_odd = kFarShare * kNear * x[1];
+  result[0] = x[0];
+  result[1] = near_even + near_odd;
+  result[2] = near_even - near_odd;
+  result[3] = far_even + far_odd;
+  result[4] = far_even - far_odd;
+  result[5] = x[2];
+}
+
+// Applies the transform of results' columns, rows (1 1 1 0), (0 1 -1 -1), to four vectors.
+inline void transform_result_column(const Vector* x, Vector* result) {
+  const Vector a = x[0], b = x[kLength], c = x[2 * kLength], d = x[3 * kLength];
+  result[0] = a + b + c;
+  result[kLength] = b - c - d;
+}
+
+// Applies the transform of results' rows to six vectors.
+inline void transform_result_row(const Vector* x, Vector* result) {
+  const Vector near_even = x[1] + x[2], near_odd = x[1] - x[2], far_even = x[3] + x[4], far_odd = x[3] - x[4];
+  result[0] = x[0] + near_even + far_even;
+  result[1] = fused(broadcast(kFar), far_odd, kNear * near_odd);
+  result[2] = fused(broadcast(kFar * kFar), far_even, kNear * kNear * near_even);
+  result[3] = fused(broadcast(kFar * kFar * kFar), far_odd, fused(broadcast(kNear * kNear * kNear), near_odd, x[5]));
 }
 
 // Kernels transformed and laid out for products: (panels, positions, pairs of inputs, panel's outputs, 2).
@@ -73,10 +113,10 @@ std::vector<uint16_t> transform_kernels(const Convolution& job) {
         for (int output = 0; output < kWidth; ++output)
           for (int k = 0; k < 9; ++k)
             kernels[k][output] = job.weight[((group * kWidth + output) * job.inputs + input) * 9 + k];
-        __m512 x[9], half[3 * kSide], whole[kPositions];
-        for (int k = 0; k < 9; ++k) x[k] = _mm512_loadu_ps(kernels[k]);
-        for (int j = 0; j < 3; ++j) transform_kernel(x + j, 3, half + j, 3);
-        for (int i = 0; i < kSide; ++i) transform_kernel(half + 3 * i, 1, whole + kSide * i, 1);
+        Vector x[9], half[3 * kHeight], whole[kPositions];
+        for (int k = 0; k < 9; ++k) x[k] = load(kernels[k]);
+        for (int j = 0; j < 3; ++j) transform_kernel_column(x + j, half + j);
+        for (int i = 0; i < kHeight; ++i) transform_kernel_row(half + 3 * i, whole + kLength * i);
         uint16_t* target = &result[group / 2 * kPositions * per_position] + input / 2 * 2 * kPanel +
                            group % 2 * 2 * kWidth + input % 2;
         for (int position = 0; position < kPositions; ++position) {
@@ -113,16 +153,26 @@ inline void multiply(const uint16_t* rows, int inputs, const uint16_t* panel, fl
   }
 }
 
+int64_t tile_columns(const Convolution& job) { return (job.width + kResultColumns - 1) / kResultColumns; }
+
+int64_t tile_rows(const Convolution& job) { return (job.height + kResultRows - 1) / kResultRows; }
+
+// Tiles at once: as many as keep their transforms in the cache.
+int block_size(const Convolution& job) {
+  return std::clamp(kCacheBytes / (kPositions * 2 * job.inputs) / kRows * kRows, kRows, kMaxBlock);
+}
+
 // Convolves blocks of tiles in buffers of its own.
 class TileConvolver {
  public:
   TileConvolver(const Convolution& job, const std::vector<uint16_t>& kernels)
       : job_(job),
         kernels_(kernels),
-        columns_((job.width + 1) / 2),
-        rows_((job.height + 1) / 2),
-        transformed_(static_cast<size_t>(kPositions) * kBlock * job.inputs),
-        sums_(kPositions * kBlock * kPanel),
+        columns_(tile_columns(job)),
+        rows_(tile_rows(job)),
+        block_(block_size(job)),
+        transformed_(static_cast<size_t>(kPositions) * block_ * job.inputs),
+        sums_(static_cast<size_t>(kPositions) * block_ * kPanel),
         nothing_(job.inputs),
         picture_(static_cast<const uint16_t*>(job.picture)),
         result_(static_cast<uint16_t*>(job.result)) {}
@@ -134,9 +184,9 @@ class TileConvolver {
     for (int panel = 0; panel < job_.outputs / kPanel; ++panel) {
       for (int position = 0; position < kPositions; ++position)
         for (int row = 0; row < count; row += kRows)
-          multiply(&transformed_[(static_cast<int64_t>(position) * kBlock + row) * job_.inputs], job_.inputs,
+          multiply(&transformed_[(static_cast<int64_t>(position) * block_ + row) * job_.inputs], job_.inputs,
                    &kernels_[(static_cast<int64_t>(panel) * kPositions + position) * per_position],
-                   &sums_[(position * kBlock + row) * kPanel]);
+                   &sums_[(position * block_ + row) * kPanel]);
       for (int k = 0; k < count; ++k) scatter(first + k, k, panel * kPanel);
     }
   }
@@ -147,56 +197,56 @@ class TileConvolver {
   };
 
   Place place(int64_t tile) const {
-    return {tile / (rows_ * columns_), tile / columns_ % rows_ * 2, tile % columns_ * 2};
+    return {tile / (rows_ * columns_), tile / columns_ % rows_ * kResultRows, tile % columns_ * kResultColumns};
   }
 
-  // Transforms the 4x4 pixels around a tile.
+  // Transforms the pixels around a tile.
   void gather(int64_t tile, int k) {
     const Place at = place(tile);
     const uint16_t* pixels[kPositions];
-    for (int i = 0; i < kSide; ++i)
-      for (int j = 0; j < kSide; ++j) {
+    for (int i = 0; i < kHeight; ++i)
+      for (int j = 0; j < kLength; ++j) {
         const int64_t y = at.top + i - 1, x = at.left + j - 1;
         const bool inside = y >= 0 && y < job_.height && x >= 0 && x < job_.width;
-        pixels[i * kSide + j] =
+        pixels[i * kLength + j] =
             inside ? picture_ + ((at.picture * job_.height + y) * job_.width + x) * job_.inputs : nothing_.data();
       }
     for (int input = 0; input < job_.inputs; input += kWidth) {
-      __m512 x[kPositions], half[kPositions];
+      Vector x[kPositions], half[kPositions], row[kLength];
       for (int position = 0; position < kPositions; ++position) x[position] = widen(pixels[position] + input);
-      for (int j = 0; j < kSide; ++j) transform_picture(x + j, kSide, half + j, kSide);
-      for (int i = 0; i < kSide; ++i) transform_picture(half + i * kSide, 1, x + i * kSide, 1);
-      for (int position = 0; position < kPositions; ++position)
-        round_to(&transformed_[(static_cast<int64_t>(position) * kBlock + k) * job_.inputs + input], x[position]);
+      for (int j = 0; j < kLength; ++j) transform_picture_column(x + j, half + j);
+      for (int i = 0; i < kHeight; ++i) {
+        transform_picture_row(half + i * kLength, row);
+        for (int j = 0; j < kLength; ++j)
+          round_to(&transformed_[(static_cast<int64_t>(i * kLength + j) * block_ + k) * job_.inputs + input], row[j]);
+      }
     }
   }
 
   // Transforms the sums of a tile back into results of a panel's channels.
   void scatter(int64_t tile, int k, int output) const {
     const Place at = place(tile);
+    const int64_t below = std::min<int64_t>(kResultRows, job_.height - at.top);
+    const int64_t right = std::min<int64_t>(kResultColumns, job_.width - at.left);
     for (int v = 0; v < kPanel; v += kWidth) {
-      const __m512 bias = _mm512_loadu_ps(job_.bias + output + v);
-      __m512 x[kPositions], half[2][kSide], result[2][2];
+      const Vector bias = load(job_.bias + output + v);
+      Vector x[kPositions], half[kResultRows * kLength], row[kResultColumns];
       for (int position = 0; position < kPositions; ++position)
-        x[position] = _mm512_loadu_ps(&sums_[(position * kBlock + k) * kPanel + v]);
-      for (int j = 0; j < kSide; ++j)
-        transform_result(x[j], x[kSide + j], x[2 * kSide + j], x[3 * kSide + j], half[0][j], half[1][j]);
-      for (int i = 0; i < 2; ++i)
-        transform_result(half[i][0], half[i][1], half[i][2], half[i][3], result[i][0], result[i][1]);
-      for (int64_t row = at.top; row < std::min(job_.height, at.top + 2); ++row)
-        for (int64_t column = at.left; column < std::min(job_.width, at.left + 2); ++column)
-          round_to(result_ + ((at.picture * job_.height + row) * job_.width + column) * job_.outputs + output + v,
-                   activated(_mm512_add_ps(result[row - at.top][column - at.left], bias)));
+        x[position] = load(&sums_[(position * block_ + k) * kPanel + v]);
+      for (int j = 0; j < kLength; ++j) transform_result_column(x + j, half + j);
+      for (int64_t i = 0; i < below; ++i) {
+        transform_result_row(half + i * kLength, row);
+        uint16_t* target =
+            result_ + ((at.picture * job_.height + at.top + i) * job_.width + at.left) * job_.outputs + output + v;
+        for (int64_t j = 0; j < right; ++j) round_to(target + j * job_.outputs, job_.activated(row[j] + bias));
+      }
     }
-  }
-
-  __m512 activated(__m512 x) const {
-    return reinterpret_cast<__m512>(job_.activated(reinterpret_cast<Vector>(x)));
   }
 
   const Convolution& job_;
   const std::vector<uint16_t>& kernels_;
   const int64_t columns_, rows_;  // of tiles
+  const int block_;               // tiles at once
   std::vector<uint16_t> transformed_;  // (positions, tiles of a block, inputs)
   std::vector<float> sums_;            // (positions, tiles of a block, panel's outputs)
   std::vector<uint16_t> nothing_;      // a pixel outside
@@ -211,11 +261,11 @@ bool convolves_bfloat16() { return true; }
 void convolve_bfloat16_cpu(const Convolution& job) {
   if (job.batch * job.height * job.width == 0) return;
   const std::vector<uint16_t> kernels = transform_kernels(job);
-  const int64_t tiles = job.batch * ((job.height + 1) / 2) * ((job.width + 1) / 2);
-  at::parallel_for(0, (tiles + kBlock - 1) / kBlock, 1, [&](int64_t begin, int64_t end) {
+  const int64_t tiles = job.batch * tile_rows(job) * tile_columns(job), block = block_size(job);
+  at::parallel_for(0, (tiles + block - 1) / block, 1, [&](int64_t begin, int64_t end) {
     TileConvolver convolver(job, kernels);
-    for (int64_t block = begin; block < end; ++block)
-      convolver.convolve(block * kBlock, std::min(tiles, (block + 1) * kBlock));
+    for (int64_t start = begin * block; start < std::min(tiles, end * block); start += block)
+      convolver.convolve(start, std::min(tiles, start + block));
   });
 }
 

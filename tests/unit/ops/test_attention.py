@@ -19,7 +19,7 @@ def random_tokens(batch: int, heads: int, queries: int, keys: int, width: int) -
 
 @pytest.mark.parametrize("sizes", [(1, 1, 512, 512, 32), (2, 2, 700, 513, 16), (1, 2, 1025, 600, 24), (2, 1, 5, 3, 8)])
 def test_attention_equals_the_textbook(sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "_BLOCK", 512)
+    monkeypatch.setattr(attention, "_BLOCK_BYTES", 2**20)
     query, key, value = random_tokens(*sizes)
     expected = attend_reference(query.double(), key.double(), value.double())
     with torch.no_grad():

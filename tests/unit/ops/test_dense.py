@@ -81,7 +81,7 @@ def test_bfloat16_convolution_rounds_little_more_than_the_reference(
         expected = functional.conv2d(x.double(), weight.double(), None if bias is None else bias.double(), padding=1)
         assert ours.dtype == torch.bfloat16 and ours.shape == expected.shape
         rounding = expected.bfloat16().double() - expected
-        assert 0 < (ours.double() - expected).square().mean().sqrt() < 3 * rounding.square().mean().sqrt()
+        assert 0 < (ours.double() - expected).square().mean().sqrt() < 4.5 * rounding.square().mean().sqrt()
 
 
 def test_textbook_forms_are_pytorchs_own() -> None:
