@@ -11,10 +11,10 @@ from typing import Literal
 from portrait4d.config.gan_networks import DiscriminatorConfig, GenHeadConfig
 from portrait4d.config.networks import require
 
-_FREE_RUN = ("kimg", "minutes", "gpus", "workers", "device", "image_ticks", "network_ticks", "state_ticks", "keep_states")
+_FREE_RUN = ("kimg", "gpus", "workers", "device", "image_ticks", "network_ticks", "state_ticks", "keep_states")
 _FREE_VALIDATION = ("subjects", "seed", "shown", "clips", "clip_frames")
 FREE_KEYS = frozenset(
-    [f"run.{key}" for key in (*_FREE_RUN, "keep_networks")]
+    [f"run.{key}" for key in (*_FREE_RUN, "keep_networks", "minutes")]
     + [f"validation.{key}" for key in _FREE_VALIDATION]
     + ["data.path", "optim.tf32"]
 )
