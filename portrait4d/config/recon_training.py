@@ -122,6 +122,8 @@ class ReconV1Training:
     Attributes:
         motion: where motion vectors come from.
         cross_lr_scale: factor on the learning rate of the layers that motion enters by.
+        plane_lr_scale: factor on that of the last convolution before the planes; too fast, it makes features so large
+            that the decoder's sigmoids stand still.
         encoder_init: of the global encoder's trunk: ImageNet's ResNet-34, or random numbers.
         motion_init: standard deviation that the linear layers by which motion enters start with: 0.02 as published,
             which suits a thousand inputs, or "fan_in", 1 / sqrt(inputs): in narrow networks motion else enters so
@@ -136,6 +138,7 @@ class ReconV1Training:
     static: bool = False
     motion: MotionSource = "pdfgc"
     cross_lr_scale: float = 1.0
+    plane_lr_scale: float = 1.0
     encoder_init: Literal["imagenet", "random"] = "imagenet"
     motion_init: Literal["published", "fan_in"] = "published"
     motion_gain: float = 1.0
@@ -193,6 +196,7 @@ class ReconV2Training:
     head: Literal["flame", "synthetic"] = "flame"
     motion: MotionSource = "pdfgc"
     cross_lr_scale: float = 2.5
+    plane_lr_scale: float = 1.0
     run: RunConfig = field(default_factory=lambda: RunConfig(18000, 32, gpus=8, image_ticks=10, network_ticks=100))
     start: StartConfig = field(default_factory=lambda: StartConfig(kimg=10000))
     network: ReconstructorConfig = field(default_factory=ReconstructorConfig)

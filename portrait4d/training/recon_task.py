@@ -72,7 +72,7 @@ class ReconTask(Task[SupervisedBatch]):
         self.perceptual = None if loss.perceptual == "none" else build_perceptual(loss.perceptual).to(ranks.device)
         self.identity = None if loss.identity == "none" else load_face_identity().to(ranks.device)
         self.phases = [*lazy_phases("G", interval), *lazy_phases("D", config.adversarial.interval)]
-        groups = parameter_groups(generator, config.cross_lr_scale)
+        groups = parameter_groups(generator, config.cross_lr_scale, config.plane_lr_scale)
         self.optimisers = {
             "G": build_adam(groups, self.optim, self.optim.generator_lr, interval),
             "D": build_adam(
@@ -253,16 +253,19 @@ def absolute_distance(first: Tensor, second: Tensor) -> Tensor:
     return (first - second).abs().mean(dim=(1, 2, 3))
 
 
-def parameter_groups(generator: Reconstructor, cross_scale: float) -> list[dict]:
-    """Return the optimiser's groups "G_cross", the layers by which motion enters, and "G_base" (§9)."""
-    cross: list[nn.Parameter] = []
-    base: list[nn.Parameter] = []
+def parameter_groups(generator: Reconstructor, cross_scale: float, plane_scale: float = 1.0) -> list[dict]:
+    """Return the optimiser's groups "G_cross", the layers by which motion enters, and "G_base" (§9).
+
+    With another `plane_scale` than 1 the last convolution before the planes is a third one, "G_planes".
+    """
+    groups: dict[str, dict] = {"cross": {"scale": cross_scale}, "base": {"scale": 1.0}}
+    if plane_scale != 1:
+        groups["planes"] = {"scale": plane_scale}
     for name, parameter in generator.named_parameters():
-        (cross if is_cross_layer(name) else base).append(parameter)
-    return [
-        {"name": "G_cross", "params": cross, "scale": cross_scale},
-        {"name": "G_base", "params": base, "scale": 1.0},
-    ]
+        last = plane_scale != 1 and name.startswith("plane_generator.output_conv.")
+        kind = "planes" if last else "cross" if is_cross_layer(name) else "base"
+        groups[kind].setdefault("params", []).append(parameter)
+    return [{"name": f"G_{kind}", **group} for kind, group in groups.items()]
 
 
 def is_cross_layer(name: str) -> bool:

@@ -152,6 +152,11 @@ def test_groups_of_parameters(tiny: Reconstructor) -> None:
     assert len(cross["params"]) + len(base["params"]) == len(names)
     assert any("cross_attention" in name for name in ours) and any("source_motion" in name for name in ours)
     assert not any("self_attention" in name or not name.startswith("canonical_encoder.") for name in ours)
+    *others, planes = parameter_groups(tiny, 2.5, 0.1)
+    assert (planes["name"], planes["scale"]) == ("G_planes", 0.1)
+    last = tiny.plane_generator.output_conv
+    assert {id(parameter) for parameter in planes["params"]} == {id(last.weight), id(last.bias)}
+    assert sum(len(group["params"]) for group in (*others, planes)) == len(names)
 
 
 def test_the_grid_of_reals_shows_source_driving_target_of_each_subject(ellipsoid: HeadModel) -> None:
