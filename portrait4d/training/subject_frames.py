@@ -5,19 +5,23 @@ can hand them over.
 """
 
 import json
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from portrait4d.data.clip_dataset import ClipDataset
 from portrait4d.data.image_io import load_image, to_uint8
 from portrait4d.data.portrait_folder import PreparedPortrait
-from portrait4d.files.errors import InputFileError
+from portrait4d.files.errors import InputFileError, UserError
 from portrait4d.geometry.head_params import HeadParams, join_label
 from portrait4d.synthetic_heads.portrait_sets import MANIFEST
 from portrait4d.synthetic_heads.portraits import VIEWS
+
+ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,20 @@ class SubjectSource(Protocol):
     def load(self, seed: int, still: bool) -> SubjectFrames:
         """Load the subject of a seed; a still one shows one motion in all its frames."""
         ...
+
+
+def worker_result(future: Future[ResultT]) -> ResultT:
+    """Wait for what a worker process makes.
+
+    Raises:
+        UserError: it was ended.
+    """
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process was ended from outside (out of memory?); run the same command again"
+        ) from error
 
 
 class ClipSubjects:

@@ -8,7 +8,6 @@ else in a training it does not repeat.
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +22,7 @@ from portrait4d.geometry.neck_pose import camera_for_posed_neck
 from portrait4d.rendering.mesh_maps import landmarks_2d, render_correspondence
 from portrait4d.synthetic_heads.portrait_sets import start_worker
 from portrait4d.training.rendered_subjects import PERSON_VIEWS, RANDOM_CAMERA_PROBABILITY, RenderedSubjects
-from portrait4d.training.subject_frames import PersonFrames
+from portrait4d.training.subject_frames import PersonFrames, worker_result
 from portrait4d.training.supervision import MotionOf, SupervisedBatch, count_still
 
 MOTIONS = 4
@@ -149,7 +148,7 @@ class SubjectMemory:
         while ready or self.rendered < enough:
             for future in ready or self._waiting[:1]:
                 self._waiting.remove(future)
-                self._store(_result(future))
+                self._store(worker_result(future))
             self._ask()
             ready = [future for future in self._waiting if future.done()]
 
@@ -173,12 +172,3 @@ class SubjectMemory:
         for name, value in values.items():
             self._stored[name][self.rendered % self.config.persons] = value
         self.rendered += 1
-
-
-def _result(future: Future[PersonFrames]) -> PersonFrames:
-    try:
-        return future.result()
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a worker process was ended from outside (out of memory?); run the same command again"
-        ) from error

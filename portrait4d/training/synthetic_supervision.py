@@ -12,8 +12,7 @@ source onto a plane, so that is refused.
 
 import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +27,7 @@ from portrait4d.geometry.neck_pose import camera_for_posed_neck
 from portrait4d.ops.resize import resize_antialiased
 from portrait4d.rendering.mesh_maps import landmarks_2d, render_correspondence
 from portrait4d.synthetic_heads.portrait_sets import start_worker
-from portrait4d.training.subject_frames import PortraitFrame, SubjectFrames, SubjectSource
+from portrait4d.training.subject_frames import PortraitFrame, SubjectFrames, SubjectSource, worker_result
 from portrait4d.training.supervision import MotionOf, SupervisedBatch, count_still, cpu_generator
 
 
@@ -110,7 +109,7 @@ class SyntheticHeadsSupervision:
                 [self.source.load(*one) for one in zip(seeds, is_still, strict=True)], is_still, judged
             )
         futures = [self._pool.submit(_load, *one) for one in zip(seeds, is_still, strict=True)]
-        return lambda: self._assemble(_wait(futures), is_still, judged)
+        return lambda: self._assemble([worker_result(future) for future in futures], is_still, judged)
 
     def assemble(self, subjects: list[SubjectFrames]) -> SupervisedBatch:
         """Make a batch of subjects that are there already, none of them still, without correspondence maps."""
@@ -180,12 +179,3 @@ def _load(seed: int, still: bool) -> SubjectFrames:
         return _worker_source.load(seed, still)
     except UserError as error:
         raise UserError(str(error)) from None  # its kinds cannot be pickled
-
-
-def _wait(futures: list[Future[SubjectFrames]]) -> list[SubjectFrames]:
-    try:
-        return [future.result() for future in futures]
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a worker process was ended from outside (out of memory?); run the same command again"
-        ) from error
