@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "dense_ops.h"
+#include "winograd_tiles.h"
 
 #if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #include <immintrin.h>
@@ -153,10 +154,6 @@ inline void multiply(const uint16_t* rows, int inputs, const uint16_t* panel, fl
   }
 }
 
-int64_t tile_columns(const Convolution& job) { return (job.width + kResultColumns - 1) / kResultColumns; }
-
-int64_t tile_rows(const Convolution& job) { return (job.height + kResultRows - 1) / kResultRows; }
-
 // Tiles at once: as many as keep their transforms in the cache.
 int block_size(const Convolution& job) {
   return std::clamp(kCacheBytes / (kPositions * 2 * job.inputs) / kRows * kRows, kRows, kMaxBlock);
@@ -168,8 +165,7 @@ class TileConvolver {
   TileConvolver(const Convolution& job, const std::vector<uint16_t>& kernels)
       : job_(job),
         kernels_(kernels),
-        columns_(tile_columns(job)),
-        rows_(tile_rows(job)),
+        tiles_(job),
         block_(block_size(job)),
         transformed_(static_cast<size_t>(kPositions) * block_ * job.inputs),
         sums_(static_cast<size_t>(kPositions) * block_ * kPanel),
@@ -192,25 +188,10 @@ class TileConvolver {
   }
 
  private:
-  struct Place {
-    int64_t picture, top, left;
-  };
-
-  Place place(int64_t tile) const {
-    return {tile / (rows_ * columns_), tile / columns_ % rows_ * kResultRows, tile % columns_ * kResultColumns};
-  }
-
   // Transforms the pixels around a tile.
   void gather(int64_t tile, int k) {
-    const Place at = place(tile);
     const uint16_t* pixels[kPositions];
-    for (int i = 0; i < kHeight; ++i)
-      for (int j = 0; j < kLength; ++j) {
-        const int64_t y = at.top + i - 1, x = at.left + j - 1;
-        const bool inside = y >= 0 && y < job_.height && x >= 0 && x < job_.width;
-        pixels[i * kLength + j] =
-            inside ? picture_ + ((at.picture * job_.height + y) * job_.width + x) * job_.inputs : nothing_.data();
-      }
+    tiles_.find_pixels(tiles_.place(tile), picture_, nothing_.data(), pixels);
     for (int input = 0; input < job_.inputs; input += kWidth) {
       Vector x[kPositions], half[kPositions], row[kLength];
       for (int position = 0; position < kPositions; ++position) x[position] = widen(pixels[position] + input);
@@ -225,7 +206,7 @@ class TileConvolver {
 
   // Transforms the sums of a tile back into results of a panel's channels.
   void scatter(int64_t tile, int k, int output) const {
-    const Place at = place(tile);
+    const auto at = tiles_.place(tile);
     const int64_t below = std::min<int64_t>(kResultRows, job_.height - at.top);
     const int64_t right = std::min<int64_t>(kResultColumns, job_.width - at.left);
     for (int v = 0; v < kPanel; v += kWidth) {
@@ -236,8 +217,7 @@ class TileConvolver {
       for (int j = 0; j < kLength; ++j) transform_result_column(x + j, half + j);
       for (int64_t i = 0; i < below; ++i) {
         transform_result_row(half + i * kLength, row);
-        uint16_t* target =
-            result_ + ((at.picture * job_.height + at.top + i) * job_.width + at.left) * job_.outputs + output + v;
+        uint16_t* target = result_ + tiles_.pixel(at, i, 0) * job_.outputs + output + v;
         for (int64_t j = 0; j < right; ++j) round_to(target + j * job_.outputs, job_.activated(row[j] + bias));
       }
     }
@@ -245,7 +225,7 @@ class TileConvolver {
 
   const Convolution& job_;
   const std::vector<uint16_t>& kernels_;
-  const int64_t columns_, rows_;  // of tiles
+  const Tiles<kResultRows, kResultColumns> tiles_;
   const int block_;               // tiles at once
   std::vector<uint16_t> transformed_;  // (positions, tiles of a block, inputs)
   std::vector<float> sums_;            // (positions, tiles of a block, panel's outputs)
@@ -261,7 +241,7 @@ bool convolves_bfloat16() { return true; }
 void convolve_bfloat16_cpu(const Convolution& job) {
   if (job.batch * job.height * job.width == 0) return;
   const std::vector<uint16_t> kernels = transform_kernels(job);
-  const int64_t tiles = job.batch * tile_rows(job) * tile_columns(job), block = block_size(job);
+  const int64_t tiles = Tiles<kResultRows, kResultColumns>(job).count(), block = block_size(job);
   at::parallel_for(0, (tiles + block - 1) / block, 1, [&](int64_t begin, int64_t end) {
     TileConvolver convolver(job, kernels);
     for (int64_t start = begin * block; start < std::min(tiles, end * block); start += block)

@@ -10,6 +10,7 @@
 
 #include "dense_ops.h"
 #include "simd.h"
+#include "winograd_tiles.h"
 
 namespace portrait4d {
 
@@ -105,15 +106,12 @@ class TileConvolver {
   TileConvolver(const Convolution& job, const float* kernels)
       : job_(job),
         kernels_(kernels),
-        columns_((job.width + kResults - 1) / kResults),
-        rows_((job.height + kResults - 1) / kResults),
+        tiles_(job),
         transformed_(new float[static_cast<size_t>(kPositions) * kBlock * job.inputs]()),
         sums_(kPositions * kBlock * kPanel),
         nothing_(job.inputs),
         picture_(static_cast<const float*>(job.picture)),
         result_(static_cast<float*>(job.result)) {}
-
-  int64_t tiles() const { return job_.batch * rows_ * columns_; }
 
   void convolve(int64_t first, int64_t last) {
     const int count = static_cast<int>(last - first);
@@ -130,29 +128,10 @@ class TileConvolver {
   }
 
  private:
-  struct Place {
-    int64_t picture, top, left;
-  };
-
-  int64_t pixel(const Place& at, int row, int column) const {
-    return (at.picture * job_.height + at.top + row) * job_.width + at.left + column;
-  }
-
-  Place place(int64_t tile) const {
-    return {tile / (rows_ * columns_), tile / columns_ % rows_ * kResults, tile % columns_ * kResults};
-  }
-
   // Transforms the 6x6 pixels around a tile.
   void gather(int64_t tile, int k) {
-    const Place at = place(tile);
     const float* pixels[kPositions];
-    for (int i = 0; i < kSide; ++i)
-      for (int j = 0; j < kSide; ++j) {
-        const int64_t y = at.top + i - 1, x = at.left + j - 1;
-        const bool inside = y >= 0 && y < job_.height && x >= 0 && x < job_.width;
-        pixels[i * kSide + j] =
-            inside ? picture_ + ((at.picture * job_.height + y) * job_.width + x) * job_.inputs : nothing_.data();
-      }
+    tiles_.find_pixels(tiles_.place(tile), picture_, nothing_.data(), pixels);
     for (int input = 0; input < job_.inputs; input += kLanes) {
       Vector half[kPositions];
       for (int j = 0; j < kSide; ++j) {
@@ -171,7 +150,7 @@ class TileConvolver {
 
   // Transforms the sums of a tile back into results of a panel's channels.
   void scatter(int64_t tile, int k, int output) const {
-    const Place at = place(tile);
+    const auto at = tiles_.place(tile);
     for (int v = 0; v < kPanel; v += kLanes) {
       const Vector bias = load(job_.bias + output + v);
       Vector half[kResults * kSide], result[kResults * kResults];
@@ -183,13 +162,14 @@ class TileConvolver {
       for (int i = 0; i < kResults; ++i) transform_result(half + i * kSide, 1, result + i * kResults, 1);
       for (int i = 0; i < std::min<int64_t>(kResults, job_.height - at.top); ++i)
         for (int j = 0; j < std::min<int64_t>(kResults, job_.width - at.left); ++j)
-          store(result_ + pixel(at, i, j) * job_.outputs + output + v, job_.activated(result[i * kResults + j] + bias));
+          store(result_ + tiles_.pixel(at, i, j) * job_.outputs + output + v,
+                job_.activated(result[i * kResults + j] + bias));
     }
   }
 
   const Convolution& job_;
   const float* kernels_;
-  const int64_t columns_, rows_;          // of tiles
+  const Tiles<kResults, kResults> tiles_;
   std::unique_ptr<float[]> transformed_;  // (positions, tiles of a block, inputs)
   std::vector<float> sums_;               // (positions, tiles of a block, panel's outputs)
   std::vector<float> nothing_;            // a pixel outside
@@ -205,7 +185,7 @@ void convolve_float32_cpu(const Convolution& job) {
   if (job.batch * job.height * job.width == 0) return;
   const std::unique_ptr<float[]> kernels(new float[static_cast<size_t>(kPositions) * job.inputs * job.outputs]);
   transform_kernels(job, kernels.get());
-  const int64_t tiles = TileConvolver(job, kernels.get()).tiles();
+  const int64_t tiles = Tiles<kResults, kResults>(job).count();
   at::parallel_for(0, (tiles + kBlock - 1) / kBlock, 1, [&](int64_t begin, int64_t end) {
     TileConvolver convolver(job, kernels.get());
     for (int64_t block = begin; block < end; ++block)
