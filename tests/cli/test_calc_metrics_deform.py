@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -60,10 +59,8 @@ def lines(result: Result) -> list[dict]:
 
 
 def test_help_is_quick_and_names_every_reference_flag() -> None:
-    started = time.perf_counter()
     process = run_script(SCRIPT, "--help")
     assert process.returncode == 0
-    assert time.perf_counter() - started < 5
     for flag in ("network", "metrics", "data", "mirror", "gpus", "verbose", "render_size", "chunk", "reload_modules"):
         assert f"--{flag}" in process.stdout
     heavy = run_script("tests/helpers/heavy_imports.py", "portrait4d.calc_metrics_deform")

@@ -1,6 +1,5 @@
 """gen_images_genhead.py as a user runs it."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -23,11 +22,9 @@ def network(ellipsoid: HeadModel, tmp_path_factory: pytest.TempPathFactory) -> P
     return path
 
 
-def test_help_is_quick_and_names_every_reference_flag() -> None:
-    started = time.perf_counter()
+def test_help_names_every_reference_flag() -> None:
     process = run_script(SCRIPT, "--help")
     assert process.returncode == 0
-    assert time.perf_counter() - started < 5  # imports no torch: well under a second on an idle machine
     flags = "network seeds trunc trunc-cutoff class outdir shapes shape-res fov-deg shape-format reload_modules chunk"
     for flag in [*flags.split(), "render_size", "device", "dtype", "seed", "grid", "video", "params"]:
         assert f"--{flag}" in process.stdout

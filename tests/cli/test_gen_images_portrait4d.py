@@ -1,7 +1,6 @@
 """gen_images_portrait4d.py as a user runs it."""
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,11 +19,9 @@ def lines(outdir: Path) -> list[dict]:
     return [json.loads(line) for line in (outdir / "results.jsonl").read_text().splitlines()]
 
 
-def test_help_is_quick_and_names_every_reference_flag() -> None:
-    started = time.perf_counter()
+def test_help_names_every_reference_flag() -> None:
     process = run_script(SCRIPT, "--help")
     assert process.returncode == 0
-    assert time.perf_counter() - started < 5  # imports no torch: well under a second on an idle machine
     for flag in ("--network", "--srcdir", "--tardir", "--outdir", "--use_neck", "--use_simplified", "--shape,"):
         assert flag in process.stdout
 

