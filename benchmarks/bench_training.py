@@ -24,7 +24,7 @@ from portrait4d.config.recon_training import ReconV1Training, ReconV2Training
 from portrait4d.config.training import DataConfig, GenHeadTraining
 from portrait4d.data.pack_folders import PackConfig, pack_stills
 from portrait4d.synthetic_heads.portrait_sets import PortraitSetConfig, write_portrait_set
-from portrait4d.training.distributed import join_ranks
+from portrait4d.training.distributed import joined_ranks
 from portrait4d.training.genhead_task import build_genhead_task
 from portrait4d.training.launch import pick_device_type
 from portrait4d.training.loop import learning
@@ -104,8 +104,8 @@ def main() -> int:
     options = parser.parse_intermixed_args()
     kind, build, default = TRAININGS[options.training]
     config = load_config(kind, options.cfg or default, options.overrides)
-    ranks = join_ranks(0, 1, pick_device_type(config.run.device), "")
-    with tempfile.TemporaryDirectory() as folder:
+    device = pick_device_type(config.run.device)
+    with tempfile.TemporaryDirectory() as folder, joined_ranks(0, 1, device, "") as ranks:
         if kind is GenHeadTraining and config.data.path is None:
             path = make_portraits(Path(folder), config.network.image_resolution)
             config = replace(config, data=DataConfig(path))

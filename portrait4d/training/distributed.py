@@ -5,11 +5,16 @@ One process needs none of this and pays nothing for it. Started by `launch.py` o
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.distributed
+
+# An optimiser's first step imports this. Its default arguments then keep the process group of that moment for good, and
+# the group's threads now and then abort the process at its end; imported before there is a group, they keep none.
+import torch.distributed.nn.functional
 from torch import Tensor, nn
 
 
@@ -59,8 +64,9 @@ class Ranks:
             torch.distributed.barrier()
 
 
-def join_ranks(rank: int, count: int, device_type: str, init_method: str) -> Ranks:
-    """Join the processes of a run: NCCL between GPUs, gloo between CPUs.
+@contextmanager
+def joined_ranks(rank: int, count: int, device_type: str, init_method: str) -> Iterator[Ranks]:
+    """Join the processes of a run for the time of the block: NCCL between GPUs, gloo between CPUs.
 
     Args:
         rank, count: this process and their number.
@@ -71,10 +77,15 @@ def join_ranks(rank: int, count: int, device_type: str, init_method: str) -> Ran
     device = torch.device("cuda", local % torch.cuda.device_count()) if device_type == "cuda" else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if count > 1:
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        torch.distributed.init_process_group(backend, init_method=init_method, rank=rank, world_size=count)
-    return Ranks(rank, count, device)
+    if count == 1:
+        yield Ranks(rank, count, device)
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    torch.distributed.init_process_group(backend, init_method=init_method, rank=rank, world_size=count)
+    try:
+        yield Ranks(rank, count, device)
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def keyed_generator(device: torch.device | str, *key: int | str) -> torch.Generator:

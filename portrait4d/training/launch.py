@@ -25,7 +25,7 @@ from portrait4d.config.training import FREE_KEYS, GenHeadTraining
 from portrait4d.data.unfinished_folder import lock_folder
 from portrait4d.files.atomic import write_text
 from portrait4d.files.errors import InputFileError, UserError
-from portrait4d.training.distributed import Ranks, join_ranks
+from portrait4d.training.distributed import Ranks, joined_ranks
 from portrait4d.training.loop import train
 from portrait4d.training.run_log import RunLog
 from portrait4d.training.run_state import RunState
@@ -73,7 +73,8 @@ def launch(job: Launch) -> Path:
     folder = choose_run_folder(job)
     with _claim(job, folder):
         if run.gpus == 1:
-            _train_rank(job, folder, join_ranks(0, 1, device, ""))
+            with joined_ranks(0, 1, device, "") as ranks:
+                _train_rank(job, folder, ranks)
         else:
             _spawn(job, folder, device)
     return folder
@@ -196,26 +197,24 @@ def _spawned_rank(rank: int, job: Launch, folder: Path, device: str, meeting: Pa
     if device == "cpu":
         share = max(1, (os.cpu_count() or 1) // job.config.run.gpus)
         torch.set_num_threads(min(share, torch.get_num_threads()))
-    ranks = join_ranks(rank, job.config.run.gpus, device, f"file://{meeting}/meeting")
-    try:
-        _train_rank(job, folder, ranks)
-    except UserError as error:
-        write_text(meeting / f"problem-{rank}", str(error))
-        raise SystemExit(1) from None
-    finally:
-        torch.distributed.destroy_process_group()
+    with joined_ranks(rank, job.config.run.gpus, device, f"file://{meeting}/meeting") as ranks:
+        try:
+            _train_rank(job, folder, ranks)
+        except UserError as error:  # noted before leaving, which makes the other ranks fail
+            write_text(meeting / f"problem-{rank}", str(error))
+            raise SystemExit(1) from None
 
 
 def _launch_under_torchrun(job: Launch, device: str) -> Path:
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if count != job.config.run.gpus:
         raise UserError(f"run.gpus: expected {count}, as torchrun started, got {job.config.run.gpus}")
-    ranks = join_ranks(rank, count, device, "env://")
-    chosen = [choose_run_folder(job) if ranks.is_first else None]
-    with _claim(job, chosen[0]) if ranks.is_first else nullcontext():
-        if count > 1:
-            torch.distributed.broadcast_object_list(chosen, 0)
-        _train_rank(job, chosen[0], ranks)
+    with joined_ranks(rank, count, device, "env://") as ranks:
+        chosen = [choose_run_folder(job) if ranks.is_first else None]
+        with _claim(job, chosen[0]) if ranks.is_first else nullcontext():
+            if count > 1:
+                torch.distributed.broadcast_object_list(chosen, 0)
+            _train_rank(job, chosen[0], ranks)
     return chosen[0]
 
 

@@ -1,12 +1,15 @@
 """Processes of a run: randomness by key, gradients in one vector, and a process that is alone."""
 
 import itertools
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+import torch.multiprocessing
 from torch import nn
 
-from portrait4d.training.distributed import Ranks, flatten_gradients, join_ranks, keyed_generator, spread_gradients
+from portrait4d.training.distributed import Ranks, flatten_gradients, joined_ranks, keyed_generator, spread_gradients
 
 
 def draw(*key: int | str) -> list[float]:
@@ -34,14 +37,34 @@ def test_generators_of_neighbouring_keys_are_independent() -> None:
 
 
 def test_one_process_shares_with_nobody() -> None:
-    ranks = join_ranks(0, 1, "cpu", "")
-    assert ranks == Ranks() and ranks.is_first
+    with joined_ranks(0, 1, "cpu", "") as ranks:
+        assert ranks == Ranks() and ranks.is_first
     values = torch.tensor([1.0, 2.0])
     assert ranks.sum(values) is values
     assert ranks.share_decision(True) == 1.0
     ranks.broadcast([nn.Linear(2, 2)])
     ranks.wait()
     assert not Ranks(rank=1, count=2).is_first
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are listed by /proc")
+def test_no_thread_outlives_a_group(tmp_path: Path) -> None:
+    """Threads of gloo that are still there when Python ends have aborted processes."""
+    torch.multiprocessing.spawn(join_and_leave, (str(tmp_path / "meeting"),), 2)
+
+
+def join_and_leave(rank: int, meeting: str) -> None:
+    def threads_of_gloo() -> list[str]:
+        names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+        return [name for name in names if "gloo" in name]
+
+    parameter = nn.Parameter(torch.ones(3))
+    parameter.grad = torch.ones(3)
+    with joined_ranks(rank, 2, "cpu", f"file://{meeting}") as ranks:
+        torch.optim.Adam([parameter]).step()  # imports modules that look for the group
+        assert ranks.sum(torch.ones(3)).tolist() == [2, 2, 2]
+        assert threads_of_gloo()
+    assert not threads_of_gloo()
 
 
 def test_gradients_go_into_a_vector_and_back() -> None:
