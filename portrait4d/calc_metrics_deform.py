@@ -4,8 +4,6 @@ from pathlib import Path
 
 import click
 
-CACHE = Path.home() / ".cache" / "portrait4d" / "metrics"
-
 
 def parse_metrics(context: click.Context | None, parameter: click.Parameter | None, text: str) -> tuple[str, ...]:
     """Read a comma list of names; "none" gives no name."""
@@ -57,7 +55,12 @@ def parse_metrics(context: click.Context | None, parameter: click.Parameter | No
 @click.option("--seed", type=int, default=0, help="Of everything that is random.")
 @click.option("--batch", type=click.IntRange(1), default=64, help="Pictures per batch of the detector.")
 @click.option("--workers", type=click.IntRange(0), default=3, help="Processes that read pictures.")
-@click.option("--cache", type=click.Path(path_type=Path), default=CACHE, help="Folder of the reals' statistics.")
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    default="~/.cache/portrait4d/metrics",
+    help="Folder of the reals' statistics.",
+)
 @click.option("--no-cache", is_flag=True, help="Measure the reals anew.")
 @click.option(
     "--out",

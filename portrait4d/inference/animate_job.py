@@ -4,6 +4,7 @@ Between them wait a few frames at most, so that memory does not grow with the le
 under its name when it is complete; what was there before stays until then.
 """
 
+import hashlib
 import math
 import re
 import time
@@ -12,6 +13,7 @@ from contextlib import ExitStack, closing
 from copy import copy
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -30,7 +32,7 @@ from portrait4d.inference.reenact import Reenactor
 from portrait4d.inference.stabilise import StateSmoother, SteadinessMeter
 from portrait4d.inference.templates import TEMPLATE_SUFFIX, TemplateFrame, TemplateWriter
 from portrait4d.inference.tracking import Tracker, TrackerMaker
-from portrait4d.models.checkpoints import names_open_head
+from portrait4d.models.checkpoints import LANDMARK_NETWORK, MOTION_ENCODER, names_open_head
 from portrait4d.models.pretrained.bundled import bundled_path
 
 Progress = Callable[[int, int | None], None]
@@ -218,17 +220,26 @@ class OpenTrackers:
     """Trackers of the open head world, for pictures of its heads."""
 
     reenactor: Reenactor
-    name: str = f"open head world {__version__}"
     hint: str = (
         "without the published weights faces are found in pictures of the open head world only "
         "(fetch_assets.py --list names them)"
     )
 
+    @cached_property
+    def name(self) -> str:
+        """What tracks: version, weights and the crops' size, which what is kept of its results depends on."""
+        weights = b"".join(path.read_bytes() for path in (LANDMARK_NETWORK, MOTION_ENCODER))
+        return f"open head world {__version__} {hashlib.sha256(weights).hexdigest()} {self._size}"
+
     def __call__(self) -> Tracker:
         """Return a tracker for a new clip."""
         from portrait4d.inference.open_tracker import load_open_tracker
 
-        return load_open_tracker(str(self.reenactor.device), self.reenactor.network.config.image_resolution)
+        return load_open_tracker(str(self.reenactor.device), self._size)
+
+    @property
+    def _size(self) -> int:
+        return self.reenactor.network.config.image_resolution
 
 
 class _Job:

@@ -14,6 +14,7 @@ from portrait4d.data.image_io import load_image, resize_picture, to_uint8
 from portrait4d.data.portrait_folder import ALIGNED_IMAGES, PortraitFolder, PreparedPortrait
 from portrait4d.files.atomic import atomic_path
 from portrait4d.files.errors import InputFileError
+from portrait4d.files.home import expand_home
 from portrait4d.geometry.head_params import LABEL_DIM, split_label
 from portrait4d.inference.driving_sources import list_pictures, read_prepared
 from portrait4d.inference.head_states import HeadState
@@ -59,7 +60,7 @@ def list_sources(paths: Sequence[Path]) -> list[Path | PreparedPortrait]:
         InputFileError: no such file or folder, or nothing in it.
     """
     found: list[Path | PreparedPortrait] = []
-    for path in (path.expanduser() for path in paths):
+    for path in map(expand_home, paths):
         if (path / ALIGNED_IMAGES).is_dir():
             found += PortraitFolder(path).items()
         elif path.is_file() and path.parent.name == ALIGNED_IMAGES:
@@ -110,7 +111,7 @@ def track_photo(path: Path, photo: Tensor, make_tracker: TrackerMaker, cache: Pa
     kept = None
     if cache is not None:
         digest = hashlib.sha256(make_tracker.name.encode() + b"\0" + path.read_bytes()).hexdigest()
-        kept = cache.expanduser() / f"{digest[:32]}.npz"
+        kept = expand_home(cache) / f"{digest[:32]}.npz"
         if (known := _load(kept)) is not None:
             return known
     rows = to_uint8(photo).permute(1, 2, 0).contiguous().numpy()

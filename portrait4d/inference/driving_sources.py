@@ -23,6 +23,7 @@ from portrait4d.data.portrait_folder import (
 )
 from portrait4d.data.video_io import FilmFrame, read_facts, read_frames, read_webcam
 from portrait4d.files.errors import InputFileError, UserError
+from portrait4d.files.home import expand_home
 from portrait4d.inference.head_states import HeadState
 from portrait4d.inference.templates import TEMPLATE_SUFFIX, Template, open_template
 from portrait4d.inference.tracking import CropPlace, TrackedFrame, Tracker
@@ -104,7 +105,7 @@ def open_driving(config: AnimateConfig, needs_motion: bool = True) -> DrivingCli
     still_rate = Fraction(config.still_fps).limit_denominator(1001)
     if config.driving.startswith(WEBCAM):
         return _open_webcam(config.driving.removeprefix(WEBCAM))
-    path = Path(config.driving).expanduser()
+    path = expand_home(config.driving)
     if path.suffix.lower() == TEMPLATE_SUFFIX:
         template = open_template(path)
         return DrivingClip(lambda _: _read_template(template), template.rate, template.frames, has_pictures=False)

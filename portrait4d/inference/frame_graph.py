@@ -115,18 +115,18 @@ class FrameGraphs:
             return self._run(source, frame)
 
     def _run(self, source: SourceFeatures, frame: DrivenFrame) -> HeadRender:
-        if not self._enabled:
-            return self._work(source, frame)
         sizes = tuple(_describe((source, frame)))
         if sizes not in self._graphs:
-            if sizes not in self._seen:
+            if not self._enabled or sizes not in self._seen:
                 self._seen.add(sizes)
                 return self._work(source, frame)
+            if len(self._graphs) == _MAX_GRAPHS:  # the oldest makes room; it must come twice again
+                oldest = next(iter(self._graphs))
+                del self._graphs[oldest]
+                self._seen.discard(oldest)
             graph = self._try_to_record(source, frame)
             if graph is None:
                 return self._work(source, frame)
-            if len(self._graphs) == _MAX_GRAPHS:
-                self._graphs.pop(next(iter(self._graphs)))
             self._graphs[sizes] = graph
         return self._graphs[sizes].run(source, frame)
 

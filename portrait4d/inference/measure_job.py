@@ -23,6 +23,7 @@ from portrait4d import __version__
 from portrait4d.config.measuring import MeasureConfig
 from portrait4d.files.append import append_line
 from portrait4d.files.errors import InputFileError, UserError
+from portrait4d.files.home import expand_home
 from portrait4d.geometry.mirroring import HeadMirror
 from portrait4d.inference.fake_heads import FakeHeads, share_size
 from portrait4d.metrics.evaluate import (
@@ -37,7 +38,7 @@ from portrait4d.metrics.evaluate import (
 from portrait4d.metrics.feature_statistics import Capture, FeatureStatistics, merge_statistics
 from portrait4d.metrics.image_sets import ImageSet, load_batches, open_image_set
 from portrait4d.models.pretrained.detectors import load_detector
-from portrait4d.ops.backend import pick_device
+from portrait4d.ops.backend import exact_convolutions, pick_device
 
 RUN_FILES = ("training_options.json", "config.yaml", "config.json")
 """A directory with one of these is a training run."""
@@ -113,8 +114,6 @@ def format_duration(seconds: float) -> str:
 
 class _Job:
     def __init__(self, config: MeasureConfig, metrics: Sequence[Metric], pool: ProcessPoolExecutor | None) -> None:
-        torch.set_float32_matmul_precision("highest")  # no TF32
-        torch.backends.cudnn.allow_tf32 = False
         self.config = config
         self.pool = pool
         self.device = pick_device(config.device)
@@ -203,7 +202,7 @@ class _Job:
             "capture": asdict(self.needs[part].capture),
         }
         digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
-        return self.config.cache / f"reals-{self.detector.name}-{digest[:32]}.npz", description
+        return expand_home(self.config.cache) / f"reals-{self.detector.name}-{digest[:32]}.npz", description
 
     def _collect_parts(self, part: Part) -> SetStatistics:
         config, need = self.config, self.needs[part]
@@ -229,7 +228,8 @@ def collect_share(config: MeasureConfig, part: Part, need: Need, rank: int = 0) 
     detector = load_detector(config.detector, device, accept_unverified=True)  # checked before
     batches, count = _open_batches(config, part, rank)
     title = ("fakes" if part.is_fake else "reals") + ("" if part.half is None else f", half {part.half + 1}")
-    with tqdm(total=count, unit="img", desc=title, disable=not config.verbose or rank > 0) as bar:
+    bar = tqdm(total=count, unit="img", desc=title, disable=not config.verbose or rank > 0)
+    with bar, exact_convolutions(device):
         return collect_statistics(batches, detector, need.capture, need.classes, device, bar.update)
 
 

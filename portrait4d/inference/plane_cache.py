@@ -31,6 +31,7 @@ from portrait4d.models.outputs import HeadRender, SourceFeatures
 from portrait4d.models.radiance_decoder import RadianceDecoder
 from portrait4d.models.reconstructor import Reconstructor, RenderOptions
 from portrait4d.models.super_resolution import SuperResolution
+from portrait4d.ops.backend import exact_convolutions
 
 KIND = "planes"
 MAX_RENDER_SIZE = 1024
@@ -88,7 +89,8 @@ class PlaneCache:
         """
         camera = self.camera if camera is None else camera.to(self.planes.device)
         options = self.options if resolution is None else replace(self.options, resolution=resolution)
-        return self.renderer.render(self.planes, self.background, camera, self.deformation, options)
+        with exact_convolutions(self.planes.device):
+            return self.renderer.render(self.planes, self.background, camera, self.deformation, options)
 
 
 def build_plane_cache(

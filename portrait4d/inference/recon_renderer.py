@@ -12,8 +12,9 @@ from portrait4d.geometry.head_params import HeadParams, split_label
 from portrait4d.geometry.neck_pose import camera_for_posed_neck
 from portrait4d.inference.face_readers import FaceReader
 from portrait4d.inference.recon_benchmarks import Case, Subject, TrueFrame
-from portrait4d.inference.reenact import Reenactor
+from portrait4d.inference.reenact import Frame, Reenactor
 from portrait4d.models.outputs import HeadRender, SourceFeatures
+from portrait4d.ops.backend import exact_convolutions
 from portrait4d.rendering.mesh_maps import landmarks_2d
 
 
@@ -83,11 +84,9 @@ class Renderer:
         return landmarks_2d(head, params, camera_for_posed_neck(head, params, upright), size)
 
     def _encode(self, frame: TrueFrame) -> tuple[Tensor, SourceFeatures]:
-        _, params = split_label(frame.label[None].to(self.device))
-        motion = self._motion(frame, params)
-        with self.reenactor.precision():
-            features = self.network.encode_source(frame.image[None].to(self.device), motion, self.motion_scale)
-        return params.shape, features
+        camera, params = split_label(frame.label[None].to(self.device))
+        source = Frame(frame.image[None].to(self.device), camera, params, self._motion(frame, params))
+        return params.shape, self.reenactor.encode_source(source, self.motion_scale)
 
     def _placed(self, truth: TrueFrame, shape: Tensor) -> tuple[HeadParams, Tensor]:
         """Return the source's head with the truth's motion, and the camera that sees it with its neck posed."""
@@ -104,7 +103,8 @@ class Renderer:
         if self.config.motion == "stored":
             return frame.motion[None].to(self.device)
         picture, landmarks = frame.face
-        return self.reader.encode_motion(picture[None].to(self.device), landmarks[None].to(self.device))
+        with exact_convolutions(self.device):
+            return self.reader.encode_motion(picture[None].to(self.device), landmarks[None].to(self.device))
 
     def _time(self) -> float:
         if self.device.type == "cuda":

@@ -2,8 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,7 +25,7 @@ from portrait4d.models.compact_motion_encoder import CompactMotionEncoder
 from portrait4d.models.outputs import HeadRender, SourceFeatures
 from portrait4d.models.pretrained.motion_encoder import MotionEncoder, load_motion_encoder
 from portrait4d.models.reconstructor import RenderOptions
-from portrait4d.ops.backend import exact_convolutions, keep_freed_memory, native_serves, pick_device
+from portrait4d.ops.backend import exact_convolutions, keep_freed_memory, native_serves, network_precision, pick_device
 from portrait4d.rendering.marching_cubes import Surface, extract_surface
 from portrait4d.rendering.ray_sampling import Jitter, sample_jitter
 from portrait4d.synthetic_heads.head_template import build_open_head
@@ -136,13 +135,19 @@ class Reenactor:
             raise InputFileError(portrait.image_path, "has no motion_feats file and the motion encoder is not loaded")
         picture = portrait.load_image()[None].to(self.device)
         landmarks = torch.from_numpy(portrait.load_landmarks68())[None].to(self.device)
-        return self._motion_encoder.encode_motion(picture, landmarks)
+        with exact_convolutions(self.device):
+            return self._motion_encoder.encode_motion(picture, landmarks)
 
     @torch.inference_mode()
-    def encode_source(self, frame: Frame) -> SourceFeatures:
-        """Compute what depends on the source alone, in float32 whatever the type: all frames inherit its errors."""
+    def encode_source(self, frame: Frame, motion_scale: float = 1.0) -> SourceFeatures:
+        """Compute what depends on the source alone, in float32 whatever the type: all frames inherit its errors.
+
+        Args:
+            frame: the source.
+            motion_scale: strength of its motion's influence.
+        """
         with exact_convolutions(self.device):
-            features = self.network.encode_source(frame.image, frame.motion)
+            features = self.network.encode_source(frame.image, frame.motion, motion_scale)
         if self.dtype == torch.float32:
             return features
         # of the type and layout of what each frame adds to it
@@ -210,12 +215,9 @@ class Reenactor:
         except ValueError as error:
             raise UserError(f"no mesh: {error}; choose another --shape-level") from None
 
-    @contextmanager
-    def precision(self) -> Iterator[None]:
-        """Let driven networks run as configured inside the context: automatic casting, or true float32."""
-        casts = torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
-        with exact_convolutions(self.device), casts:
-            yield
+    def precision(self) -> AbstractContextManager[None]:
+        """Return the context in which driven networks run as configured."""
+        return network_precision(self.device, self.dtype)
 
 
 def _cast_dense_layers(module: nn.Module, dtype: torch.dtype) -> None:

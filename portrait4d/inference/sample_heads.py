@@ -5,6 +5,7 @@ pitch = 0.2 cos(2 pi t) + 0.1 and yaw = 0.4 sin(2 pi t), radians.
 """
 
 import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +22,7 @@ from portrait4d.models.checkpoints import load_genhead
 from portrait4d.models.genhead import GenHeadOptions
 from portrait4d.models.outputs import GenHeadRender
 from portrait4d.models.stylegan_mapping import Truncation
-from portrait4d.ops.backend import keep_freed_memory, pick_device
+from portrait4d.ops.backend import keep_freed_memory, network_precision, pick_device
 from portrait4d.rendering.marching_cubes import Surface, extract_surface
 from portrait4d.rendering.mesh_maps import MESH_FOV_DEG
 from portrait4d.rendering.part_renderer import RayMasks, sample_parts
@@ -145,9 +146,9 @@ class HeadSampler:
         drawn = sample_jitter(1, rays, volume.depth_samples, volume.importance_samples, generator)
         return Jitter(*(numbers.to(self.device) for numbers in drawn))
 
-    def precision(self) -> torch.autocast:
-        """Return the context in which networks run: automatic casting to the configured type."""
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+    def precision(self) -> AbstractContextManager[None]:
+        """Return the context in which networks run as configured."""
+        return network_precision(self.device, self.dtype)
 
 
 def turn_neck(frames: list[HeadParams]) -> list[HeadParams]:

@@ -22,6 +22,7 @@ from portrait4d.config.recon_metrics import SyntheticProtocol
 from portrait4d.data.image_io import from_uint8, to_uint8
 from portrait4d.files.atomic import atomic_path
 from portrait4d.files.errors import InputFileError, UserError
+from portrait4d.files.home import expand_home
 from portrait4d.inference.recon_benchmarks import Case, Subject, TrueFrame
 from portrait4d.synthetic_heads.appearance import Appearance, sample_appearance
 from portrait4d.synthetic_heads.figure import Detail, build_figure
@@ -139,7 +140,7 @@ class SyntheticBenchmark:
         self.protocol, self.size = protocol, size
         self.count = min(identities or protocol.identities, protocol.identities)
         digest = hashlib.sha256(json.dumps(plain_config(protocol), sort_keys=True).encode()).hexdigest()[:10]
-        self.folder = cache.expanduser() / f"{protocol.name}-{size}px-{digest}"
+        self.folder = expand_home(cache) / f"{protocol.name}-{size}px-{digest}"
         whole = self.count == protocol.identities
         self.name = protocol.name + ("" if whole else f" ({self.count} of {protocol.identities} identities)")
 

@@ -4,6 +4,8 @@ Contract: softmax(q k^T d^(-1/2)) v for every head, d the width of a head. `atte
 PyTorch's `scaled_dot_product_attention` serves wherever gradients, GPUs, tracing or few tokens are involved. On a CPU
 without gradients it is slow: its matrix products run at half of the speed of the dense layers' in bfloat16. There,
 blocks of queries go through the dense layers' products, one head at a time; a block's scores take 32 MB at most.
+Scores of bfloat16 are rounded as all else: errors are 4e-3 of the result where they reach 5, 1.5e-2 where they reach
+30, against 2e-3 of PyTorch's function.
 On a GPU without gradients, heads wider than the flash kernels take (`_MAX_FLASH_WIDTH`) would go to kernels that
 multiply slowly; there all scores of a sample are held, and both products are plain ones.
 """
@@ -15,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from portrait4d.ops.backend import fast_routes_serve, native_is_there
-from portrait4d.ops.dense import is_plain_cpu, linear
+from portrait4d.ops.dense import is_plain_cpu, is_tracked, linear
 
 _MIN_TOKENS = 512
 _BLOCK_BYTES = 2**25
@@ -38,7 +40,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return attend_reference(query, key, value)
     if min(query.shape[2], key.shape[2]) >= _MIN_TOKENS and is_plain_cpu(query, key, value):
         return _attend_in_blocks(query, key, value)
-    if query.device.type == "cuda" and query.shape[3] > _MAX_FLASH_WIDTH and not _is_tracked(query, key, value):
+    if query.device.type == "cuda" and query.shape[3] > _MAX_FLASH_WIDTH and not is_tracked(query, key, value):
         return _attend_at_once(query, key, value)
     return functional.scaled_dot_product_attention(query, key, value)
 
@@ -46,10 +48,6 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def attend_reference(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Do the same in one line, with all scores in memory."""
     return torch.softmax(query @ key.transpose(2, 3) * query.shape[3] ** -0.5, dim=3) @ value
-
-
-def _is_tracked(*tensors: Tensor) -> bool:
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 def _attend_at_once(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ The library is kept in `$XDG_CACHE_HOME/portrait4d/native` (`~/.cache` by defaul
 sources, PyTorch, compiler flags and processor, so a change of any of them builds anew and none loads a stale one.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -30,6 +31,7 @@ import torch
 from torch import Tensor
 
 from portrait4d.files.errors import UserError
+from portrait4d.files.home import cache_folder
 from portrait4d.ops.native_kernels import register_kernels
 
 SOURCES = Path(__file__).parent / "csrc"
@@ -116,8 +118,17 @@ def exact_convolutions(device: torch.device, try_kernels: bool | None = None) ->
     if device.type != "cuda":
         yield
         return
-    tries = torch.backends.cudnn.benchmark if try_kernels is None else try_kernels
-    with torch.backends.cudnn.flags(enabled=True, benchmark=tries, deterministic=False, allow_tf32=False):
+    cudnn = torch.backends.cudnn
+    tries = cudnn.benchmark if try_kernels is None else try_kernels
+    with cudnn.flags(enabled=True, benchmark=tries, deterministic=cudnn.deterministic, allow_tf32=False):
+        yield
+
+
+@contextmanager
+def network_precision(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Let networks run in a type inside the context: by automatic casting, or in true float32."""
+    casts = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+    with exact_convolutions(device), casts:
         yield
 
 
@@ -164,20 +175,22 @@ def load_native() -> bool:
     wish = os.environ.get("PORTRAIT4D_NATIVE", "")
     if wish == "0":
         return False
-    if wish != "1" and not library_path().is_file():
-        return False
-    return build_native()
+    if wish == "1":
+        return build_native()
+    with contextlib.suppress(OSError, UserError):  # a folder that is not there or must not be read
+        return library_path().is_file() and build_native()
+    return False
 
 
 @functools.cache
 def build_native() -> bool:
     """Build the native operations unless they are built, and load them; return whether that worked."""
-    library = library_path()
     try:
+        library = library_path()
         if not library.is_file():
             _compile(library)
         torch.ops.load_library(str(library))
-    except (RuntimeError, OSError, ImportError, subprocess.SubprocessError) as error:
+    except (RuntimeError, OSError, ImportError, subprocess.SubprocessError, UserError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         _logger.warning("native operations are not available (%s); the PyTorch versions serve", reason)
         return False
@@ -193,8 +206,7 @@ def library_path() -> Path:
         digest.update(source.name.encode() + source.read_bytes())
     facts = (torch.__version__, torch.version.cuda, _EXACT_FLAGS, CUDA_FLAGS, _builds_cuda(), _processor())
     digest.update(repr(facts).encode())
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "portrait4d" / "native" / digest.hexdigest()[:16] / f"{NAME}.so"
+    return cache_folder() / "native" / digest.hexdigest()[:16] / f"{NAME}.so"
 
 
 def _processor() -> str:

@@ -5,7 +5,7 @@ y = x W^T + b. Both are PyTorch's own functions (the reference) wherever gradien
 without gradients:
 
 * 3x3 convolutions of large pictures go to native Winograd kernels (`csrc/float32_conv.cpp`, `csrc/bfloat16_conv.cpp`)
-  where the CPU has AVX-512 and bfloat16 products, 2 to 3 times faster than PyTorch's default on Zen 4 cores
+  where the CPU has AVX-512 (bfloat16 products for those), 2 to 3 times faster than PyTorch's default on Zen 4 cores
   (`benchmarks/bench_dense.py`); in float32 the rounding error rises from 1e-6 to 1e-5 of the largest output.
 * Elsewhere float32 ones go to the kernels of NNPACK that PyTorch carries: as fast, but not in channels-last layout.
 * Linear maps of many tokens run as 1x1 convolutions of oneDNN in channels-last layout, in float32 and, where the CPU
@@ -43,11 +43,19 @@ def convolve3x3(
         limit: bound of the result's absolute value.
 
     Returns:
-        (B, O, H, W), in any memory layout.
+        (B, O, H, W), in any memory layout. The fast routes work tile by tile: what is not finite in the picture spoils
+        its whole tile of the result.
+
+    Raises:
+        ValueError: on other shapes.
     """
+    fits = x.ndim == 4 and weight.ndim == 4 and weight.shape[1:] == (x.shape[1], 3, 3)
+    if not fits or (bias is not None and bias.shape != weight.shape[:1]):
+        shapes = [None if tensor is None else tuple(tensor.shape) for tensor in (x, weight, bias)]
+        raise ValueError(f"x, weight and bias: expected (B, I, H, W), (O, I, 3, 3) and (O,), got {shapes}")
     x = _cast(x, weight.dtype)
-    large = x.shape[-1] * x.shape[-2] >= _MIN_PIXELS and min(weight.shape[:2]) >= _MIN_CHANNELS
-    if not large or not is_plain_cpu(x, weight):
+    large = len(x) > 0 and x.shape[2] * x.shape[3] >= _MIN_PIXELS and min(weight.shape[:2]) >= _MIN_CHANNELS
+    if not large or not is_plain_cpu(x, weight) or is_tracked(bias):
         return _activate(functional.conv2d(x, weight, bias, padding=1), slope, limit)
     if _native_convolves(weight):
         return torch.ops.portrait4d.convolve3x3(x, weight, bias, slope, limit)
@@ -139,8 +147,12 @@ def is_plain_cpu(*tensors: Tensor) -> bool:
         return False
     if torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") != dtype:
         return False
-    tracked = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    return not tracked and fast_routes_serve()
+    return not is_tracked(*tensors) and fast_routes_serve()
+
+
+def is_tracked(*tensors: Tensor | None) -> bool:
+    """Tell whether gradients with respect to any of these are wanted."""
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
 def _native_convolves(weight: Tensor) -> bool:

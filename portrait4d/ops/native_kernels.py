@@ -40,6 +40,7 @@ def _fetch_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, outp
 
 def _fetch_backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
     (points,) = ctx.saved_tensors
+    _refuse_second_derivatives(gradient)
     to_table = torch.ops.portrait4d.triplane_fetch_backward(gradient, points, ctx.box_warp, ctx.table_sizes)
     return to_table, None, None
 
@@ -49,7 +50,14 @@ def _march_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, outp
 
 
 def _march_backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+    _refuse_second_derivatives(*gradients, *ctx.saved_tensors)
     return torch.ops.portrait4d.march_rays_backward(*gradients, *ctx.saved_tensors)
+
+
+def _refuse_second_derivatives(*tensors: Tensor) -> None:
+    """Gradients of gradients would silently be none: the backward operations are not differentiable."""
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        raise RuntimeError("native operations have no second derivatives; use portrait4d.ops.backend.without_native()")
 
 
 def _fake_convolve(picture: Tensor, weight: Tensor, bias: Tensor | None, slope: float, limit: float) -> Tensor:

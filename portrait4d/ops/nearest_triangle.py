@@ -58,6 +58,9 @@ def nearest_triangle(points: Tensor, triangles: Tensor) -> NearestTriangle:
 def nearest_triangle_reference(points: Tensor, triangles: Tensor) -> NearestTriangle:
     """Do the same in PyTorch."""
     results = [_search_one_mesh(p, t) for p, t in zip(points, triangles, strict=True)]
+    if not results:
+        empty = points.new_empty(points.shape[:2])
+        return NearestTriangle(empty, empty.long())
     return NearestTriangle(torch.stack([r[0] for r in results]), torch.stack([r[1] for r in results]))
 
 

@@ -5,6 +5,7 @@ Contract, for raw densities d at ascending distances t: delta_k = t_{k+1} - t_k;
 distances even for an empty ray; transmittance = 1 - sum w. Differentiable with respect to densities and distances.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -37,9 +38,10 @@ def march(densities: Tensor, distances: Tensor) -> Weights:
         raise ValueError(f"densities and distances: expected one shape (..., S >= 2), got {shapes[0]} and {shapes[1]}")
     if not native_serves(densities, distances):
         return march_reference(densities, distances)
-    rays = densities.shape[:-1]
-    weights, depth, transmittance = torch.ops.portrait4d.march_rays(densities.flatten(0, -2), distances.flatten(0, -2))
-    return Weights(weights.unflatten(0, rays), depth.view(rays), transmittance.view(rays))
+    *rays, samples = densities.shape
+    rows = (numbers.reshape(math.prod(rays), samples) for numbers in (densities, distances))
+    weights, depth, transmittance = torch.ops.portrait4d.march_rays(*rows)
+    return Weights(weights.view(*rays, samples - 1), depth.view(rays), transmittance.view(rays))
 
 
 def march_reference(densities: Tensor, distances: Tensor) -> Weights:

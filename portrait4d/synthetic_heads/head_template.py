@@ -7,7 +7,6 @@ builds the same bits; kept in memory and in a cache folder afterwards.
 
 import contextlib
 import hashlib
-import os
 import zipfile
 from dataclasses import dataclass, fields
 from functools import cache
@@ -16,6 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from portrait4d.files.atomic import atomic_path
+from portrait4d.files.errors import UserError
+from portrait4d.files.home import cache_folder
 from portrait4d.geometry import head_regions, mesh_simplification
 from portrait4d.geometry.face_alignment import LANDMARKS_98_TO_70
 from portrait4d.geometry.flame_assets import HeadAssets
@@ -105,14 +106,13 @@ def open_head_extras() -> OpenHeadExtras:
 
 @cache
 def _built() -> tuple[HeadAssets, OpenHeadExtras]:
-    path = _cache_file()
     try:
-        return _read(path)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return _read(_cache_file())
+    except (OSError, UserError, KeyError, ValueError, zipfile.BadZipFile):
         pass  # absent, or of an interrupted older version: built again below
     assets, extras = compute_open_head()
-    with contextlib.suppress(OSError):  # a read-only home folder costs only time
-        _write(path, assets, extras)
+    with contextlib.suppress(OSError, UserError):  # no home folder, or a read-only one, costs only time
+        _write(_cache_file(), assets, extras)
     return assets, extras
 
 
@@ -204,8 +204,7 @@ def _cache_file() -> Path:
     used = [mesh_simplification.__file__, head_regions.__file__]
     for source in [*sorted(Path(__file__).parent.glob("head_*.py")), *map(Path, used)]:
         digest.update(source.read_bytes())
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "portrait4d" / f"{NAME}-{VERSION}-{digest.hexdigest()[:16]}.npz"
+    return cache_folder() / f"{NAME}-{VERSION}-{digest.hexdigest()[:16]}.npz"
 
 
 def _write(path: Path, assets: HeadAssets, extras: OpenHeadExtras) -> None:

@@ -13,6 +13,7 @@ from scipy.io import loadmat, matlab
 
 from portrait4d.files.download import Downloaded, Progress, RemoteFile, digest_file, download_file
 from portrait4d.files.errors import InputFileError, UserError
+from portrait4d.files.home import expand_home
 from portrait4d.files.model_hub import find_in_repository, list_repository
 from portrait4d.geometry.flame_assets import load_flame_assets
 from portrait4d.models.pretrained.registry import ASSETS_VARIABLE, EXTERNAL_WEIGHTS, PACKAGE_MODELS, ExternalWeights
@@ -78,7 +79,7 @@ def resolve_assets_folder(folder: str | Path | None) -> Path:
     chosen = folder or os.environ.get(ASSETS_VARIABLE)
     if not chosen:
         raise UserError(f"no assets folder: give --assets FOLDER, or set {ASSETS_VARIABLE}")
-    return Path(chosen).expanduser()
+    return expand_home(chosen)
 
 
 def list_assets(assets: Path) -> list[AssetState]:

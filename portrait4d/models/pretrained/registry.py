@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from portrait4d.files.errors import AssetMissingError, InputFileError
+from portrait4d.files.home import expand_home
 
 ASSETS_VARIABLE = "PORTRAIT4D_ASSETS"
 """Environment variable that names the folder of licensed and downloaded files."""
@@ -179,7 +180,7 @@ def find_weights(key: str) -> Path:
 def asset_places(path: str) -> list[Path]:
     """Return where the asset `path` may lie: below the folder of PORTRAIT4D_ASSETS, then below `portrait4d/models`."""
     assets = os.environ.get(ASSETS_VARIABLE)
-    roots = [Path(assets).expanduser() if assets else Path(f"${ASSETS_VARIABLE}"), PACKAGE_MODELS]
+    roots = [expand_home(assets) if assets else Path(f"${ASSETS_VARIABLE}"), PACKAGE_MODELS]
     return [root / path for root in roots]
 
 

@@ -25,20 +25,9 @@ namespace {
 constexpr int kHeight = 4, kLength = 6, kPositions = kHeight * kLength;  // of a transformed tile
 constexpr int kResultRows = 2, kResultColumns = 4;
 constexpr float kNear = 2 / 3.0f, kFar = 3 / 2.0f;  // points of rows' transforms; reciprocals of each other
-constexpr int kWidth = 16;                            // float32 numbers in a vector
-constexpr int kPanel = 2 * kWidth;                    // output channels at once
-constexpr int kRows = 12;                             // tiles at once: 24 sums in registers
+constexpr int kPanel = 2 * kLanes;  // output channels at once
+constexpr int kRows = 12;           // tiles at once: 24 sums in registers
 constexpr int kMaxBlock = 8 * kRows, kCacheBytes = 600000;  // of tiles whose transforms stay in the cache
-
-inline Vector widen(const uint16_t* source) {
-  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source));
-  return reinterpret_cast<Vector>(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
-}
-
-inline void round_to(uint16_t* target, Vector x) {
-  const __m256bh rounded = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(x));
-  std::memcpy(target, &rounded, sizeof rounded);
-}
 
 // Applies the transform of pictures' columns, rows (1 0 -1 0), (0 1 1 0), (0 -1 1 0), (0 1 0 -1), to four vectors.
 inline void transform_picture_column(const Vector* x, Vector* result) {
@@ -107,23 +96,23 @@ inline void transform_result_row(const Vector* x, Vector* result) {
 std::vector<uint16_t> transform_kernels(const Convolution& job) {
   std::vector<uint16_t> result(static_cast<size_t>(kPositions) * job.inputs * job.outputs);
   const int64_t per_position = static_cast<int64_t>(job.inputs) * kPanel;
-  at::parallel_for(0, job.outputs / kWidth, 1, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, job.outputs / kLanes, 1, [&](int64_t begin, int64_t end) {
     for (int64_t group = begin; group < end; ++group)
       for (int input = 0; input < job.inputs; ++input) {
-        float kernels[9][kWidth];
-        for (int output = 0; output < kWidth; ++output)
+        float kernels[9][kLanes];
+        for (int output = 0; output < kLanes; ++output)
           for (int k = 0; k < 9; ++k)
-            kernels[k][output] = job.weight[((group * kWidth + output) * job.inputs + input) * 9 + k];
+            kernels[k][output] = job.weight[((group * kLanes + output) * job.inputs + input) * 9 + k];
         Vector x[9], half[3 * kHeight], whole[kPositions];
         for (int k = 0; k < 9; ++k) x[k] = load(kernels[k]);
         for (int j = 0; j < 3; ++j) transform_kernel_column(x + j, half + j);
         for (int i = 0; i < kHeight; ++i) transform_kernel_row(half + 3 * i, whole + kLength * i);
         uint16_t* target = &result[group / 2 * kPositions * per_position] + input / 2 * 2 * kPanel +
-                           group % 2 * 2 * kWidth + input % 2;
+                           group % 2 * 2 * kLanes + input % 2;
         for (int position = 0; position < kPositions; ++position) {
-          uint16_t rounded[kWidth];
-          round_to(rounded, whole[position]);
-          for (int output = 0; output < kWidth; ++output) target[position * per_position + 2 * output] = rounded[output];
+          uint16_t rounded[kLanes];
+          store(rounded, whole[position]);
+          for (int output = 0; output < kLanes; ++output) target[position * per_position + 2 * output] = rounded[output];
         }
       }
   });
@@ -150,7 +139,7 @@ inline void multiply(const uint16_t* rows, int inputs, const uint16_t* panel, fl
 #pragma GCC unroll 12
   for (int row = 0; row < kRows; ++row) {
     _mm512_storeu_ps(sums + row * kPanel, total[row][0]);
-    _mm512_storeu_ps(sums + row * kPanel + kWidth, total[row][1]);
+    _mm512_storeu_ps(sums + row * kPanel + kLanes, total[row][1]);
   }
 }
 
@@ -192,14 +181,14 @@ class TileConvolver {
   void gather(int64_t tile, int k) {
     const uint16_t* pixels[kPositions];
     tiles_.find_pixels(tiles_.place(tile), picture_, nothing_.data(), pixels);
-    for (int input = 0; input < job_.inputs; input += kWidth) {
+    for (int input = 0; input < job_.inputs; input += kLanes) {
       Vector x[kPositions], half[kPositions], row[kLength];
-      for (int position = 0; position < kPositions; ++position) x[position] = widen(pixels[position] + input);
+      for (int position = 0; position < kPositions; ++position) x[position] = load(pixels[position] + input);
       for (int j = 0; j < kLength; ++j) transform_picture_column(x + j, half + j);
       for (int i = 0; i < kHeight; ++i) {
         transform_picture_row(half + i * kLength, row);
         for (int j = 0; j < kLength; ++j)
-          round_to(&transformed_[(static_cast<int64_t>(i * kLength + j) * block_ + k) * job_.inputs + input], row[j]);
+          store(&transformed_[(static_cast<int64_t>(i * kLength + j) * block_ + k) * job_.inputs + input], row[j]);
       }
     }
   }
@@ -209,7 +198,7 @@ class TileConvolver {
     const auto at = tiles_.place(tile);
     const int64_t below = std::min<int64_t>(kResultRows, job_.height - at.top);
     const int64_t right = std::min<int64_t>(kResultColumns, job_.width - at.left);
-    for (int v = 0; v < kPanel; v += kWidth) {
+    for (int v = 0; v < kPanel; v += kLanes) {
       const Vector bias = load(job_.bias + output + v);
       Vector x[kPositions], half[kResultRows * kLength], row[kResultColumns];
       for (int position = 0; position < kPositions; ++position)
@@ -218,7 +207,7 @@ class TileConvolver {
       for (int64_t i = 0; i < below; ++i) {
         transform_result_row(half + i * kLength, row);
         uint16_t* target = result_ + tiles_.pixel(at, i, 0) * job_.outputs + output + v;
-        for (int64_t j = 0; j < right; ++j) round_to(target + j * job_.outputs, job_.activated(row[j] + bias));
+        for (int64_t j = 0; j < right; ++j) store(target + j * job_.outputs, job_.activated(row[j] + bias));
       }
     }
   }

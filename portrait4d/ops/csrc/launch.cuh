@@ -6,7 +6,7 @@
 namespace portrait4d {
 
 constexpr int kThreads = 128;
-constexpr int64_t kMaxBlocks = 1 << 20;  // kernels stride over what is left
+constexpr int64_t kMaxBlocks = 1 << 20;  // kernels stride over what is left, or their launchers refuse more
 
 inline unsigned int blocks_for(int64_t items, int64_t items_per_block) {
   const int64_t blocks = (items + items_per_block - 1) / items_per_block;

@@ -133,6 +133,7 @@ extern "C" {
 
 int portrait4d_nearest_triangle(const NearestJob* job, void* stream) {
   if (job->batch * job->points == 0) return cudaSuccess;
+  if (job->points > kMaxBlocks * kThreads) return cudaErrorInvalidValue;
   const dim3 blocks(blocks_for(job->points, kThreads), static_cast<unsigned int>(job->batch));
   nearest_kernel<<<blocks, dim3(kThreads, kSlices), 0, static_cast<cudaStream_t>(stream)>>>(*job);
   return cudaGetLastError();
@@ -140,6 +141,7 @@ int portrait4d_nearest_triangle(const NearestJob* job, void* stream) {
 
 int portrait4d_nearest_vertex(const NearestVertexJob* job, void* stream) {
   if (job->batch * job->points == 0) return cudaSuccess;
+  if (job->points > kMaxBlocks * kThreads) return cudaErrorInvalidValue;
   const dim3 blocks(blocks_for(job->points, kThreads), static_cast<unsigned int>(job->batch));
   nearest_vertex_kernel<<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(*job);
   return cudaGetLastError();

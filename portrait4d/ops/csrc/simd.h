@@ -15,6 +15,7 @@ constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23: adding and subtracting i
 
 typedef float Vector __attribute__((vector_size(4 * kLanes)));
 typedef int32_t Integers __attribute__((vector_size(4 * kLanes)));
+typedef uint16_t Halves __attribute__((vector_size(2 * kLanes)));
 typedef double Doubles __attribute__((vector_size(8 * kLanes)));
 
 static inline Vector broadcast(float x) { return x - Vector{}; }
@@ -26,6 +27,23 @@ static inline Vector load(const float* source) {
 }
 
 static inline void store(float* target, Vector x) { std::memcpy(target, &x, sizeof x); }
+
+// The same for numbers in bfloat16, the upper halves of float32; rounds to the nearest, halves to even.
+static inline Vector load(const uint16_t* source) {
+  Halves halves;
+  std::memcpy(&halves, source, sizeof halves);
+  return reinterpret_cast<Vector>(__builtin_convertvector(halves, Integers) << 16);
+}
+
+static inline void store(uint16_t* target, Vector x) {
+#if defined(__AVX512BF16__) && defined(__AVX512VL__)
+  const __m256bh rounded = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(x));
+#else
+  const Integers bits = reinterpret_cast<Integers>(x), odd = (bits >> 16) & 1;
+  const Halves rounded = __builtin_convertvector(x != x ? bits >> 16 : (bits + 0x7fff + odd) >> 16, Halves);
+#endif
+  std::memcpy(target, &rounded, sizeof rounded);
+}
 
 // Loads the first `count` numbers, zeros after them.
 static inline Vector load_first(const float* source, int count) {
@@ -107,6 +125,17 @@ static inline float sum(Vector x) {
   return total;
 }
 
+// The numbers of two vectors, one after the other, at these places.
+static inline Vector gathered(Vector a, Vector b, Integers places) {
+#if defined(__clang__)
+  Vector result;
+  for (int lane = 0; lane < kLanes; ++lane) result[lane] = places[lane] < kLanes ? a[places[lane]] : b[places[lane] - kLanes];
+  return result;
+#else
+  return __builtin_shuffle(a, b, places);
+#endif
+}
+
 // Sums of the neighbouring halves of two vectors' groups of 2 * STEP numbers: one level of `sums`.
 template <int STEP>
 static inline Vector add_halves(Vector a, Vector b) {
@@ -116,7 +145,7 @@ static inline Vector add_halves(Vector a, Vector b) {
     first[lane] = start;
     second[lane] = start + STEP;
   }
-  return __builtin_shuffle(a, b, first) + __builtin_shuffle(a, b, second);
+  return gathered(a, b, first) + gathered(a, b, second);
 }
 
 // The sums of sixteen vectors, in order.

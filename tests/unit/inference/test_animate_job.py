@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from portrait4d.config.animation import AnimateConfig
 from portrait4d.data.image_io import save_video
 from portrait4d.files.errors import InputFileError, UserError
-from portrait4d.inference.animate_job import run_animation
+from portrait4d.inference.animate_job import OpenTrackers, run_animation
 from tests.helpers.films import TONE_HZ, loudest_hz, read_sound, read_times, write_film
 from tests.helpers.stub_tracker import StubTrackers, grey_picture
 from tests.unit.inference.conftest import LEVELS
@@ -149,6 +150,14 @@ def test_photos_are_tracked_once(animation: AnimateConfig) -> None:
     next(animation.cache.iterdir()).write_bytes(b"damaged")
     run_animation(animation, None, trackers)
     assert trackers.made == 5
+
+
+def test_what_open_trackers_find_is_kept_for_one_size_of_crops() -> None:
+    def name(size: int) -> str:
+        config = SimpleNamespace(image_resolution=size)
+        return OpenTrackers(SimpleNamespace(network=SimpleNamespace(config=config))).name
+
+    assert name(128) == name(128) != name(256)
 
 
 def test_prepared_folders_need_no_tracker(animation: AnimateConfig, prepared_folder: Callable[..., Path]) -> None:

@@ -23,6 +23,22 @@ def test_convolution_equals_the_reference(
         assert error < 3e-5
 
 
+def test_shapes_that_do_not_fit_are_named() -> None:
+    x, weight = torch.randn(1, 32, 64, 64), torch.randn(32, 32, 3, 3)
+    for wrong in ((x, torch.randn(32, 32, 5, 5)), (x[:, :16], weight), (x[0], weight), (x, weight, torch.zeros(16))):
+        with pytest.raises(ValueError, match=r"x, weight and bias: expected \(B, I, H, W\), \(O, I, 3, 3\) and \(O,\)"):
+            convolve3x3(*wrong)
+
+
+@pytest.mark.parametrize("channels", [32, 48])
+def test_a_bias_alone_may_want_gradients_and_batches_may_be_empty(channels: int) -> None:
+    x, weight = torch.randn(1, channels, 64, 64), torch.randn(channels, channels, 3, 3)
+    bias = torch.zeros(channels, requires_grad=True)
+    convolve3x3(x, weight, bias).sum().backward()
+    assert torch.equal(bias.grad, torch.full((channels,), 64.0 * 64))
+    assert convolve3x3(x[:0], weight).shape == (0, channels, 64, 64)
+
+
 @pytest.mark.parametrize(("batch", "n"), [(1, 1024), (2, 1500), (1, 5)])
 def test_linear_equals_the_reference(batch: int, n: int) -> None:
     generator = torch.Generator().manual_seed(0)

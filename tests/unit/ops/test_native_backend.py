@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from portrait4d.files.errors import UserError
 from portrait4d.ops import backend
 from portrait4d.ops.ray_march import march
 from portrait4d.ops.triplane_fetch import build_table
@@ -38,6 +39,28 @@ def test_nothing_is_built_unasked(fresh: Callable[[str], bool], caplog: pytest.L
     assert not caplog.records and not backend.library_path().exists()
 
 
+@pytest.mark.parametrize("wish", ["", "1"])
+def test_without_a_home_folder_pytorch_serves(
+    wish: str, fresh: Callable[[str], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_home() -> Path:
+        raise UserError("~/.cache: this user has no home folder")
+
+    monkeypatch.setattr(backend, "cache_folder", no_home)
+    assert not fresh(wish)
+
+
+@pytest.mark.parametrize("wish", ["", "1"])
+def test_where_the_cache_must_not_be_read_pytorch_serves(
+    wish: str, fresh: Callable[[str], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert not fresh(wish)
+
+
 @pytest.mark.parametrize("broken", ["CXX", "PATH"])
 def test_a_broken_compiler_costs_one_line(
     broken: str, fresh: Callable[[str], bool], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -50,6 +73,17 @@ def test_a_broken_compiler_costs_one_line(
     assert [record.name for record in caplog.records].count(backend.__name__) == 1
     assert "PyTorch versions serve" in caplog.text
     assert not list(backend.library_path().parent.iterdir())
+
+
+def test_precision_is_as_asked_and_other_settings_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = torch.backends.cudnn
+    monkeypatch.setattr(flags, "deterministic", True)
+    with backend.exact_convolutions(torch.device("cuda")):
+        assert flags.deterministic and not flags.allow_tf32
+    assert flags.allow_tf32
+    for dtype in (torch.float32, torch.bfloat16):
+        with backend.network_precision(torch.device("cpu"), dtype):
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
 def test_only_float32_on_one_device_is_served(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,7 @@ def test_fetch_takes_strided_points(device: str) -> None:
     assert relative_error(triplane_fetch.triplane_fetch(table, strided, 1.3), expected) <= TOLERANCE
 
 
-@pytest.mark.parametrize("shape", [(0, 5), (1, 2), (3, 7), (2, 4, 17), (65, 96)])
+@pytest.mark.parametrize("shape", [(5,), (0, 5), (1, 2), (3, 7), (2, 4, 17), (65, 96)])
 def test_march_and_its_gradients(shape: tuple[int, ...], device: str) -> None:
     generator = torch.Generator().manual_seed(len(shape))
     densities = (torch.randn(shape, generator=generator) * 10).to(device)
@@ -93,6 +93,19 @@ def test_an_empty_ray_gives_finite_gradients(device: str) -> None:
     densities = torch.full((1, 5), -1e4, device=device, requires_grad=True)
     ray_march.march(densities, torch.linspace(1, 2, 5, device=device)[None]).depth.sum().backward()
     assert torch.equal(densities.grad, torch.zeros_like(densities))
+
+
+def test_second_derivatives_are_refused(device: str) -> None:
+    densities = torch.randn(3, 5, device=device, requires_grad=True)
+    weights = ray_march.march(densities, torch.linspace(1, 2, 5, device=device).expand(3, 5)).weights
+    with pytest.raises(RuntimeError, match="no second derivatives"):
+        torch.autograd.grad(weights[:, 0].square().sum(), densities, create_graph=True)
+    table, points = random_lookup(1, 7, (4, 5, 5), device)
+    features = triplane_fetch.triplane_fetch(table.requires_grad_(), points, 1.3)
+    with pytest.raises(RuntimeError, match="no second derivatives"):
+        torch.autograd.grad(features.square().sum(), table, create_graph=True)
+    (gradient,) = torch.autograd.grad(features.sum(), table)  # of an output itself, once
+    assert gradient.any()
 
 
 @pytest.mark.parametrize(("points", "triangles"), [(0, 3), (1, 1), (333, 17), (1000, 700)])

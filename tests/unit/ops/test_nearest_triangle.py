@@ -70,6 +70,8 @@ def test_batches_search_their_own_mesh_and_empty_queries_work() -> None:
     assert both.index.shape == (2, 7)
     alone = nearest_triangle(torch.rand(1, 0, 3), mesh[None])
     assert alone.squared_distance.shape == (1, 0)
+    nothing = nearest_triangle(torch.rand(0, 7, 3), torch.rand(0, 4, 3, 3))
+    assert nothing.squared_distance.shape == (0, 7) and nothing.index.dtype == torch.int64
 
 
 @pytest.mark.parametrize(
