@@ -2,6 +2,8 @@
 
 import itertools
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -54,17 +56,24 @@ def test_no_thread_outlives_a_group(tmp_path: Path) -> None:
 
 
 def join_and_leave(rank: int, meeting: str) -> None:
-    def threads_of_gloo() -> list[str]:
-        names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
-        return [name for name in names if "gloo" in name]
+    def has_threads_of_gloo() -> bool:
+        names = []
+        for thread in Path("/proc/self/task").iterdir():
+            with suppress(OSError):  # it ends just now
+                names.append((thread / "comm").read_text())
+        return any("gloo" in name for name in names)
 
     parameter = nn.Parameter(torch.ones(3))
     parameter.grad = torch.ones(3)
     with joined_ranks(rank, 2, "cpu", f"file://{meeting}") as ranks:
         torch.optim.Adam([parameter]).step()  # imports modules that look for the group
         assert ranks.sum(torch.ones(3)).tolist() == [2, 2, 2]
-        assert threads_of_gloo()
-    assert not threads_of_gloo()
+        assert has_threads_of_gloo()
+    patience = 100
+    while has_threads_of_gloo() and patience:  # the system lists a thread for a moment after its end
+        time.sleep(0.1)
+        patience -= 1
+    assert patience
 
 
 def test_gradients_go_into_a_vector_and_back() -> None:
