@@ -1,7 +1,7 @@
 """What a training run is: sections that all trainings share, and GenHead's training (training-genhead.md §2, §3).
 
-Durations are in kimg, thousands of images seen by all processes together. Numbers that only say where and how often to
-save and what to measure, or how many processes share the work, may change when a run is resumed: `FREE_KEYS`.
+Durations are in kimg, thousands of images seen by all processes together. What may change when a run is resumed is in
+`FREE_KEYS`.
 """
 
 from dataclasses import dataclass, field
@@ -16,9 +16,11 @@ _FREE_VALIDATION = ("subjects", "seed", "shown", "clips", "clip_frames")
 FREE_KEYS = frozenset(
     [f"run.{key}" for key in (*_FREE_RUN, "keep_networks", "minutes")]
     + [f"validation.{key}" for key in _FREE_VALIDATION]
-    + ["data.path", "optim.tf32"]
+    + ["data.path", "supervision.workers", "optim.tf32"]
 )
-"""Dotted keys of a configuration that a resumed run may change."""
+"""Dotted keys of a configuration that a resumed run may change: how often to save, what to keep and to measure, where
+data is, how many processes share the work; and, although they change what is learnt from there on, the run's length
+(`kimg`, `minutes`) and how its device rounds (`device`, `tf32`)."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,9 @@ class RunConfig:
         image_ticks, network_ticks, state_ticks: ticks between two picture grids, networks, and states to resume from.
         keep_states: how many of the newest states stay.
         keep_networks: how many of the newest networks stay; None: all.
-        minutes: it also ends after so long, whatever went before a resumption counted in; then the rates' fall at the
-            end depends on the speed so far, and a run does not repeat to the bit. None: no limit.
+        minutes: it also ends after so long in iterations, those before a resumption or set back counted in; start-up,
+            validation, pictures and saving come on top. Then the rates' fall at the end depends on the speed so far,
+            and a run does not repeat to the bit. None: no limit.
     """
 
     kimg: float = 25000.0

@@ -5,10 +5,8 @@ Everything is written down in a file, `SyntheticProtocol`; pictures of each pers
 
 import hashlib
 import json
-import multiprocessing
 import zipfile
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +26,7 @@ from portrait4d.synthetic_heads.appearance import Appearance, sample_appearance
 from portrait4d.synthetic_heads.figure import Detail, build_figure
 from portrait4d.synthetic_heads.head_template import VERSION
 from portrait4d.synthetic_heads.motions import Motion, motion_vector, sample_clip_motions
-from portrait4d.synthetic_heads.portrait_sets import SEED_STEP, start_worker
+from portrait4d.synthetic_heads.portrait_sets import SEED_STEP, worker_pool
 from portrait4d.synthetic_heads.portraits import plan_orbit_shot
 from portrait4d.synthetic_heads.scene import render_portrait
 
@@ -233,7 +231,7 @@ def _run(jobs: list[tuple], workers: int) -> Iterable[None]:
 
 
 def _run_in_pool(jobs: list[tuple], workers: int) -> Iterator[None]:
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), start_worker)
+    pool = worker_pool(workers)
     try:
         yield from pool.map(_render, jobs)
     except BrokenProcessPool as error:

@@ -9,11 +9,12 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 
 import numpy as np
@@ -197,8 +198,7 @@ def _runner(config: PortraitSetConfig) -> Iterator:
         finally:
             torch.set_num_threads(threads)
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(config.workers, context, start_worker)
+    pool = worker_pool(config.workers)
     try:
         yield lambda jobs: pool.map(_Task(config), jobs)
     except BrokenProcessPool as error:
@@ -207,11 +207,42 @@ def _runner(config: PortraitSetConfig) -> Iterator:
         pool.shutdown(cancel_futures=True)
 
 
+class _Worker(SpawnProcess):
+    """A process that leaves Ctrl-C and a scheduler's SIGTERM to the main one, from its first moment on."""
+
+    def start(self) -> None:
+        """Start it; it inherits that these signals are held back."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def terminate(self) -> None:
+        """End it by force, for a pool of which one worker is gone: SIGTERM would not."""
+        self.kill()
+
+
+class _WorkerContext(SpawnContext):
+    Process = _Worker
+
+
 def start_worker() -> None:
-    """Prepare a worker process: one thread, deaf to Ctrl-C, gone when the main process is."""
+    """Prepare a worker process: one thread, gone when the main process is."""
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's business
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def worker_pool(
+    workers: int, initializer: Callable[..., None] = start_worker, arguments: tuple = ()
+) -> ProcessPoolExecutor:
+    """Build a pool of processes that signals to all of a run do not end, only the main process or its end.
+
+    Args:
+        workers: how many.
+        initializer: is called in each with `arguments`; it must call `start_worker`.
+    """
+    return ProcessPoolExecutor(workers, _WorkerContext(), initializer, arguments)
 
 
 def _end_with_parent() -> None:

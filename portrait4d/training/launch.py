@@ -119,11 +119,16 @@ def load_run_config(kind: type[TrainingConfig], folder: Path) -> TrainingConfig:
     Raises:
         InputFileError: it is missing or does not fit this version.
     """
+    return _read_options(kind, folder, "use the release that wrote it")
+
+
+def _read_options(kind: type[TrainingConfig], folder: Path, remedy: str) -> TrainingConfig:
+    """Read a run's options; those that are newer than the run have their defaults."""
     path = folder / OPTIONS
     try:
         return config_from_dict(kind, json.loads(path.read_text()))
     except (OSError, ValueError) as error:
-        raise InputFileError(path, f"no readable options ({error})", "use the release that wrote it") from None
+        raise InputFileError(path, f"no readable options ({error})", remedy) from None
 
 
 def describe_run(cfg: Path, config: TrainingConfig, desc: str | None) -> str:
@@ -153,14 +158,10 @@ def _require_same_config(folder: Path, config: TrainingConfig) -> None:
     """Check that a run may go on with a configuration; before its first state any will do."""
     if newest_state(folder) is None:
         return
-    path = folder / OPTIONS
-    try:
-        stored = _flatten(json.loads(path.read_text()))
-    except (OSError, ValueError) as error:
-        raise InputFileError(path, f"no readable options ({error})", "give --resume new to start afresh") from None
-    present = _flatten(plain_config(config))
-    keys = sorted(key for key in stored.keys() | present.keys() if stored.get(key) != present.get(key))
-    changed = [f"{key}: {stored.get(key)} there, {present.get(key)} now" for key in keys if key not in FREE_KEYS]
+    there = _read_options(type(config), folder, "give --resume new to start afresh")
+    stored, present = (_flatten(plain_config(one)) for one in (there, config))
+    keys = sorted(key for key in present if stored[key] != present[key])
+    changed = [f"{key}: {stored[key]} there, {present[key]} now" for key in keys if key not in FREE_KEYS]
     if changed:
         raise UserError(
             f"{folder}: the run there has another configuration ({'; '.join(changed[:3])}); "

@@ -37,7 +37,7 @@ def train(task: Task, state: RunState, log: RunLog, snapshots: Snapshots) -> Non
     bar = tqdm(total=total, initial=state.images_seen, unit="img", disable=not shown)
     with bar, StopSignal(task.ranks) as stop:
         task.skip_batches(state.iteration)
-        while state.images_seen < expected_end(task, state) and not stop.is_set():
+        while not (over := is_over(task, state)) and not stop.is_set():
             try:
                 _iterate(task, state, log)
             except GradientsLostError as error:
@@ -45,15 +45,22 @@ def train(task: Task, state: RunState, log: RunLog, snapshots: Snapshots) -> Non
                 bar.n = state.images_seen
                 continue
             bar.update(task.run.batch)
-            done = state.images_seen >= expected_end(task, state)
-            if done or state.tick == 0 or state.images_seen >= state.tick_start + task.run.tick_kimg * 1000:
+            due = state.tick == 0 or state.images_seen >= state.tick_start + task.run.tick_kimg * 1000
+            if due and not is_over(task, state):
                 with snapshots.writing():
-                    _end_tick(task, state, log, snapshots, done)
-        if stop.is_set() and state.images_seen < expected_end(task, state):
-            with snapshots.writing():
+                    _end_tick(task, state, log, snapshots)
+        with snapshots.writing():
+            if not over:
                 snapshots.save_network(task, state)
                 snapshots.save_state(task, state)
-            log.line(f"stopped at {state.images_seen} images; the same command goes on from there")
+                log.line(f"stopped at {state.images_seen} images; the same command goes on from there")
+            elif state.ended_at != state.images_seen:
+                _end_tick(task, state, log, snapshots, done=True)
+
+
+def is_over(task: Task, state: RunState) -> bool:
+    """Return whether a run has seen all the images that it will see."""
+    return state.images_seen >= expected_end(task, state)
 
 
 def expected_end(task: Task, state: RunState) -> float:
@@ -117,13 +124,16 @@ def learning(network: torch.nn.Module) -> Iterator[None]:
 
 
 def _set_back(task: Task, state: RunState, log: RunLog, snapshots: Snapshots, reason: str) -> None:
-    """Go back to the last saved state, with other random numbers from there on."""
+    """Go back to the last saved state, with other random numbers from there on; the time spent counts."""
+    seconds = state.seconds
     attempt, skipped = state.attempt + 1, {name: scale.skipped for name, scale in state.scales.items()}
     if attempt > MAX_ATTEMPTS or not snapshots.load_state(task, state):
         raise UserError(
             f"{reason}; lower the learning rates or look at the data, then run again with --resume {snapshots.folder}"
         )
     state.attempt = attempt
+    state.tick_seconds += seconds - state.seconds
+    state.seconds = seconds
     for name, scale in state.scales.items():
         scale.bad_steps, scale.skipped = 0, skipped[name]
     task.skip_batches(state.iteration)
@@ -131,8 +141,8 @@ def _set_back(task: Task, state: RunState, log: RunLog, snapshots: Snapshots, re
     log.line(f"{reason}: set back to {state.images_seen} images (attempt {attempt} of {MAX_ATTEMPTS})")
 
 
-def _end_tick(task: Task, state: RunState, log: RunLog, snapshots: Snapshots, done: bool) -> None:
-    """Write what is due at a tick, the state to resume from last."""
+def _end_tick(task: Task, state: RunState, log: RunLog, snapshots: Snapshots, done: bool = False) -> None:
+    """Write what is due at a tick, or at the end of the run (`done`) everything; the state to resume from last."""
     started, run, tick = time.perf_counter(), task.run, state.tick
     measured = {}
     if done or tick % run.image_ticks == 0:
@@ -144,5 +154,6 @@ def _end_tick(task: Task, state: RunState, log: RunLog, snapshots: Snapshots, do
     state.tick, state.tick_start, state.tick_seconds = tick + 1, state.images_seen, state.seconds
     if done or tick % run.state_ticks == 0:
         state.attempt = 0  # bad steps are behind
+        state.ended_at = state.images_seen if done else state.ended_at
         snapshots.save_state(task, state)
     task.ranks.wait()

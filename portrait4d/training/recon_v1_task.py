@@ -1,6 +1,7 @@
 """Training of Portrait4D v1 and its static variant from heads with known truth (training-recon-v1.md)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -106,14 +107,24 @@ class ReconV1Task(ReconTask):
         step.backward(loss * step.phase.gain)
 
     def grid_batch(self) -> SupervisedBatch:
-        """Return the grid's subjects."""
+        """Return the grid's subjects; they are not drawn from memory, where others are after resuming."""
         if self._grid is None:
-            self._grid = self.supervision.sample(GRID_SUBJECTS, keyed_generator("cpu", GRID_SEED))
+            supervision = self.supervision
+            if isinstance(supervision, SubjectMemory):
+                here = replace(self.config.supervision, memory=0, workers=0)
+                supervision = build_supervision(replace(self.config, supervision=here), self.ranks)
+            self._grid = supervision.sample(GRID_SUBJECTS, keyed_generator("cpu", GRID_SEED))
         return self._grid
 
     def extra_state(self) -> dict[str, float]:
         """Return how many persons were rendered, where they are kept."""
-        return {"persons": float(self.supervision.rendered)} if isinstance(self.supervision, SubjectMemory) else {}
+        memory = self.supervision
+        return {"persons": memory.rendered_before + memory.rendered} if isinstance(memory, SubjectMemory) else {}
+
+    def load_extra_state(self, state: dict[str, float]) -> None:
+        """Go on with other persons than those."""
+        if isinstance(self.supervision, SubjectMemory):
+            self.supervision.go_on_after(int(state["persons"]))
 
     def close(self) -> None:
         """Stop the workers that make subjects."""
@@ -163,7 +174,8 @@ def _memory(config: ReconV1Training, ranks: Ranks) -> SubjectMemory:
     settings = SubjectMemoryConfig(
         persons=wanted.memory,
         workers=wanted.workers,
-        seed=config.run.seed + ranks.rank,
+        seed=config.run.seed,
+        rank=ranks.rank,
         static=config.static,
         half_static=not config.static,
     )

@@ -61,9 +61,10 @@ class RunState:
         tick: lines of statistics written.
         tick_start, tick_seconds: images seen and seconds of training at the last of them.
         attempt: how often the run was set back because of bad steps; changes all randomness.
-        seconds: of training so far.
+        seconds: of iterations so far.
         scales: loss scale of each network.
         extra: numbers of the task.
+        ended_at: images seen when the run last came to its end; -1: it never did.
     """
 
     images_seen: int = 0
@@ -75,6 +76,7 @@ class RunState:
     seconds: float = 0.0
     scales: dict[str, LossScale] = field(default_factory=dict)
     extra: dict[str, float] = field(default_factory=dict)
+    ended_at: int = -1
 
     @property
     def moment(self) -> Moment:
@@ -86,12 +88,14 @@ class RunState:
 
         Args:
             first_image, last_image: images that it began with and may go to.
-            limit_s: seconds of training.
+            limit_s: seconds of iterations.
         """
+        if self.seconds >= limit_s:
+            return min(last_image, self.images_seen)
         if self.tick < 2:  # no speed is known yet
             return last_image
         speed = (self.images_seen - first_image) / self.seconds
-        return min(last_image, self.images_seen + speed * max(limit_s - self.seconds, 0))
+        return min(last_image, self.images_seen + speed * (limit_s - self.seconds))
 
     def as_dict(self) -> dict:
         """Return plain values."""

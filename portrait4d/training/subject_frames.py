@@ -5,8 +5,10 @@ can hand them over.
 """
 
 import json
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
@@ -84,14 +86,30 @@ class SubjectSource(Protocol):
         ...
 
 
+def ask_worker(pool: Executor, make: Callable[..., ResultT], *arguments: object) -> Future[ResultT]:
+    """Let a worker process make something.
+
+    Raises:
+        UserError: one was ended.
+    """
+    with _naming_ended_workers():
+        return pool.submit(make, *arguments)
+
+
 def worker_result(future: Future[ResultT]) -> ResultT:
     """Wait for what a worker process makes.
 
     Raises:
-        UserError: it was ended.
+        UserError: one was ended.
     """
-    try:
+    with _naming_ended_workers():
         return future.result()
+
+
+@contextmanager
+def _naming_ended_workers() -> Iterator[None]:
+    try:
+        yield
     except BrokenProcessPool as error:
         raise UserError(
             "a worker process was ended from outside (out of memory?); run the same command again"

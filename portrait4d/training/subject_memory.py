@@ -5,9 +5,8 @@ persons take the place of the oldest ones. What an iteration sees depends on how
 else in a training it does not repeat.
 """
 
-import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,9 +19,9 @@ from portrait4d.geometry.flame import HeadModel
 from portrait4d.geometry.head_params import split_label
 from portrait4d.geometry.neck_pose import camera_for_posed_neck
 from portrait4d.rendering.mesh_maps import landmarks_2d, render_correspondence
-from portrait4d.synthetic_heads.portrait_sets import start_worker
+from portrait4d.synthetic_heads.portrait_sets import worker_pool
 from portrait4d.training.rendered_subjects import PERSON_VIEWS, RANDOM_CAMERA_PROBABILITY, RenderedSubjects
-from portrait4d.training.subject_frames import PersonFrames, worker_result
+from portrait4d.training.subject_frames import PersonFrames, ask_worker, worker_result
 from portrait4d.training.supervision import MotionOf, SupervisedBatch, count_still
 
 MOTIONS = 4
@@ -40,13 +39,14 @@ class SubjectMemoryConfig:
     Attributes:
         persons: that are kept; the oldest make room.
         workers: processes that render.
-        seed: of the persons.
+        seed, rank: of the run and of this process; every pair of them makes other persons.
         static, half_static: all subjects of a batch are still, or its second half is.
     """
 
     persons: int
     workers: int
     seed: int = 0
+    rank: int = 0
     static: bool = False
     half_static: bool = False
 
@@ -71,6 +71,7 @@ class SubjectMemory:
 
     Attributes:
         rendered: persons so far.
+        rendered_before: persons of this run before it was resumed.
     """
 
     def __init__(
@@ -78,16 +79,19 @@ class SubjectMemory:
     ) -> None:
         self.source, self.head, self.config, self.motion = source, head, config, motion
         self._stored: dict[str, Tensor] = {}
-        self.rendered = 0
-        context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(config.workers, context, start_worker)
+        self.rendered = self.rendered_before = 0
+        self._pool = worker_pool(config.workers)
         self._waiting: list[Future[PersonFrames]] = []
-        self._seeds = np.random.default_rng([config.seed, 6])
-        self._ask()
+        self._seeds: np.random.Generator | None = None
 
     def __len__(self) -> int:
         """Persons that are there."""
         return min(self.rendered, self.config.persons)
+
+    def go_on_after(self, rendered: int) -> None:
+        """Make others than the `rendered` persons of the run so far; without effect once some were asked for."""
+        if self._seeds is None:
+            self.rendered_before = rendered
 
     def sample(self, subjects: int, generator: torch.Generator | None = None) -> SupervisedBatch:
         """Draw a batch of those who are there, after taking in who was rendered meanwhile.
@@ -142,20 +146,26 @@ class SubjectMemory:
         return from_uint8(self._stored[name][place])
 
     def _take_in(self) -> None:
-        """Store who is ready, at first after waiting for some, and ask for more."""
-        enough = min(FIRST_PERSONS, self.config.persons)
-        ready = [future for future in self._waiting if future.done()]
-        while ready or self.rendered < enough:
-            for future in ready or self._waiting[:1]:
-                self._waiting.remove(future)
-                self._store(worker_result(future))
-            self._ask()
-            ready = [future for future in self._waiting if future.done()]
+        """Store who is ready now, at first after waiting for some, and ask for more."""
+        self._ask()
+        while self.rendered < min(FIRST_PERSONS, self.config.persons):
+            self._receive(self._waiting[0])
+        for future in [future for future in self._waiting if future.done()]:
+            self._receive(future)
+
+    def _receive(self, future: Future[PersonFrames]) -> None:
+        """Store a person after waiting for it, and ask for another."""
+        self._waiting.remove(future)
+        self._store(worker_result(future))
+        self._ask()
 
     def _ask(self) -> None:
         """Keep the workers busy."""
+        if self._seeds is None:
+            self._seeds = np.random.default_rng([self.config.seed, self.config.rank, 6, self.rendered_before])
         while len(self._waiting) < AHEAD * self.config.workers:
-            self._waiting.append(self._pool.submit(self.source.load_person, int(self._seeds.integers(2**53)), MOTIONS))
+            seed = int(self._seeds.integers(2**53))
+            self._waiting.append(ask_worker(self._pool, self.source.load_person, seed, MOTIONS))
 
     def _store(self, person: PersonFrames) -> None:
         """Put a person in the place of the oldest one, with cameras for the posed neck and motion vectors."""

@@ -10,9 +10,7 @@ source comes back; depth is learnt from the other half. With `static` nothing el
 source onto a plane, so that is refused.
 """
 
-import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,8 +24,8 @@ from portrait4d.geometry.head_params import split_label
 from portrait4d.geometry.neck_pose import camera_for_posed_neck
 from portrait4d.ops.resize import resize_antialiased
 from portrait4d.rendering.mesh_maps import landmarks_2d, render_correspondence
-from portrait4d.synthetic_heads.portrait_sets import start_worker
-from portrait4d.training.subject_frames import PortraitFrame, SubjectFrames, SubjectSource, worker_result
+from portrait4d.synthetic_heads.portrait_sets import start_worker, worker_pool
+from portrait4d.training.subject_frames import PortraitFrame, SubjectFrames, SubjectSource, ask_worker, worker_result
 from portrait4d.training.supervision import MotionOf, SupervisedBatch, count_still, cpu_generator
 
 
@@ -81,10 +79,7 @@ class SyntheticHeadsSupervision:
         if not config.static and not source.has_motions:
             raise UserError("this pool has one motion of each person: write it with --clips, or train statically")
         self.source, self.head, self.config, self.motion = source, head, config, motion
-        self._pool = None
-        if config.workers:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(config.workers, context, _start, (source,))
+        self._pool = worker_pool(config.workers, _start, (source,)) if config.workers else None
 
     def sample(self, subjects: int, generator: torch.Generator | None = None) -> SupervisedBatch:
         """Make a batch.
@@ -108,7 +103,7 @@ class SyntheticHeadsSupervision:
             return lambda: self._assemble(
                 [self.source.load(*one) for one in zip(seeds, is_still, strict=True)], is_still, judged
             )
-        futures = [self._pool.submit(_load, *one) for one in zip(seeds, is_still, strict=True)]
+        futures = [ask_worker(self._pool, _load, *one) for one in zip(seeds, is_still, strict=True)]
         return lambda: self._assemble([worker_result(future) for future in futures], is_still, judged)
 
     def assemble(self, subjects: list[SubjectFrames]) -> SupervisedBatch:

@@ -100,6 +100,10 @@ def test_what_is_measured_may_change_when_a_run_goes_on() -> None:
     assert {f"validation.{field.name}" for field in fields(ValidationConfig)} <= FREE_KEYS
 
 
+def test_a_run_may_go_on_where_fewer_processes_render() -> None:
+    assert "supervision.workers" in FREE_KEYS and "supervision.memory" not in FREE_KEYS
+
+
 def test_clips_need_three_frames_to_tremble() -> None:
     with pytest.raises(ValueError, match="validation.clip_frames: expected at least 3, got 2"):
         ValidationConfig(clip_frames=2)

@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -232,9 +233,76 @@ def test_a_disk_that_runs_full_is_said_in_one_line(tmp_path: Path, monkeypatch: 
     assert not list(tmp_path.glob(".tmp-*"))
 
 
-def test_time_ends_a_run_with_its_rates_at_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    readings = itertools.count(step=0.1)  # a clock of the test's own: its machine may be slow
+@pytest.fixture
+def _steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every iteration take 0.2 s, two readings of a clock of the test's own: its machine may be slow."""
+    readings = itertools.count(step=0.1)
     monkeypatch.setattr("portrait4d.training.loop.time", SimpleNamespace(perf_counter=lambda: next(readings)))
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """What is written, and at how many images."""
+    noted = []
+
+    def note(name: str) -> Callable[[Snapshots, ToyTask, RunState], None]:
+        save = getattr(Snapshots, name)
+
+        def noting(self: Snapshots, task: ToyTask, state: RunState) -> None:
+            noted.append((name.removeprefix("save_"), state.images_seen))
+            save(self, task, state)
+
+        return noting
+
+    for name in ("save_pictures", "save_network", "save_state"):
+        monkeypatch.setattr(Snapshots, name, note(name))
+    return noted
+
+
+def everything(images: int) -> list[tuple[str, int]]:
+    return [("pictures", images), ("network", images), ("state", images)]
+
+
+@pytest.mark.usefixtures("_steady_clock")
+@pytest.mark.parametrize("iterations", [1, 2, 6, 7, 11, 12, 13])
+def test_whenever_time_is_up_everything_is_written_once(
+    iterations: int, tmp_path: Path, written: list[tuple[str, int]]
+) -> None:
+    images = RUN.batch * iterations
+    config = toy_config(kimg=1000, minutes=0.2 * (iterations - 0.5) / 60, tick_kimg=0.04, state_ticks=99)  # ticks of 5
+    run(tmp_path, config)
+    assert written[-3:] == everything(images) and len(written) == (3 if iterations == 1 else 6)
+    run(tmp_path, config)
+    assert len(written) == (3 if iterations == 1 else 6), "nothing is left to be done"
+
+
+def test_a_run_that_is_made_shorter_than_it_is_writes_everything_once(
+    tmp_path: Path, written: list[tuple[str, int]]
+) -> None:
+    run(tmp_path, kind=TerminatedTask)
+    assert written[-2:] == [("network", 32), ("state", 32)]
+    for shorter in (toy_config(minutes=1e-9), toy_config(kimg=0.016)):
+        run(tmp_path, shorter)
+    assert written[-5:] == [("network", 32), ("state", 32), *everything(32)]
+    assert ticks(tmp_path) == [0, 1, 2]
+    run(tmp_path)
+    assert written[-3:] == everything(64)
+
+
+@pytest.mark.usefixtures("_steady_clock")
+def test_time_does_not_come_back_when_a_run_is_set_back(tmp_path: Path) -> None:
+    config = toy_config(IMPATIENT, kimg=1000, minutes=0.1, tick_kimg=0.08, state_ticks=99)
+    run(tmp_path, config, bad=2 * 4, bad_from=13)  # 14 iterations, 2.8 s, after which there is a state of one
+    text = (tmp_path / "log.txt").read_text()
+    assert "set back to 8 images (attempt 1 of 3)" in text
+    lines = stats(tmp_path)
+    assert lines[-1]["Progress/kimg"]["mean"] == pytest.approx((1 + 16) * RUN.batch / 1000, abs=0.0081)
+    assert lines[-1]["Timing/total_sec"]["mean"] == pytest.approx(6, abs=0.3)
+    assert max(line["Timing/sec_per_tick"]["mean"] for line in lines) < 2.1, "of the iterations of the tick"
+
+
+@pytest.mark.usefixtures("_steady_clock")
+def test_time_ends_a_run_with_its_rates_at_nothing(tmp_path: Path) -> None:
     optim = replace(OPTIM, decay_kimg=0.4)
     task = run(tmp_path, toy_config(optim, kimg=1000, minutes=0.5, tick_kimg=0.08))
     lines = stats(tmp_path)

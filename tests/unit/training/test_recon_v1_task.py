@@ -1,6 +1,7 @@
 """V1's training on a small pool: gradients of each phase, what starts from elsewhere or rests, who makes subjects."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -75,14 +76,19 @@ def test_every_phase_gives_its_network_finite_gradients_and_the_other_none(task:
 
 
 def test_persons_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        subject_memory, "ProcessPoolExecutor", lambda workers, context, initializer: ThreadPoolExecutor(1)
-    )
-    task = ReconV1Task(v1_config("supervision.memory=2", "supervision.workers=1"), Ranks())
-    chunks = task.load_chunks(Moment())
-    assert [chunk.is_still.tolist() for chunk in chunks] == [[False, True]] * 2
-    assert chunks[0].depth is not None and task.extra_state()["persons"] >= 2
-    task.close()
+    monkeypatch.setattr(subject_memory, "worker_pool", lambda workers: ThreadPoolExecutor(1))
+    monkeypatch.setattr(recon_v1_task, "GRID_SUBJECTS", 1)
+    config = v1_config("supervision.memory=1", "supervision.workers=1")
+    with closing(ReconV1Task(config, Ranks())) as task:
+        chunks = task.load_chunks(Moment())
+        assert [chunk.is_still.tolist() for chunk in chunks] == [[False, True]] * 2
+        assert chunks[0].depth is not None
+        state, grid = task.extra_state(), task.draw_reals()
+        assert state["persons"] >= 1
+    with closing(ReconV1Task(config, Ranks())) as resumed:
+        resumed.load_extra_state(state)
+        assert resumed.extra_state() == state
+        assert torch.equal(resumed.draw_reals(), grid), "the same persons as before"
 
 
 def test_subjects_follow_from_the_iteration(task: ReconV1Task) -> None:

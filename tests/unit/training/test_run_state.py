@@ -66,6 +66,8 @@ def test_a_state_goes_through_json() -> None:
     state = RunState(96, 12, 3, 80, 1.5, 1, 2.5, {"G": LossScale(4.0, 3, 1, 7), "D": LossScale()}, {"probability": 0.1})
     assert RunState.from_dict(json.loads(json.dumps(state.as_dict()))) == state
     assert (state.moment.images_seen, state.moment.iteration) == (96, 12)
+    older = {key: value for key, value in state.as_dict().items() if key != "ended_at"}  # before there was such a thing
+    assert RunState.from_dict(older) == state
 
 
 @pytest.mark.parametrize(
@@ -75,6 +77,8 @@ def test_a_state_goes_through_json() -> None:
         (1400, 4.0, 2, 2000.0),  # 400 in 4 s, 6 s to come
         (1400, 0.5, 2, 5000.0),  # 800 a second would be more than there is to see
         (3400, 12.0, 9, 3400.0),  # time is up
+        (1400, 10.0, 1, 1400.0),  # before a speed is known
+        (6000, 12.0, 9, 5000.0),  # and more than there is to see was seen
     ],
 )
 def test_where_a_run_with_a_time_limit_ends(seen: int, seconds: float, tick: int, expected: float) -> None:

@@ -1,6 +1,10 @@
 """Subjects from pools: frames of one clip, their views, and pools that cannot be used."""
 
 import json
+import multiprocessing
+import os
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +12,16 @@ import pytest
 
 from portrait4d.data.image_io import load_image, to_uint8
 from portrait4d.data.pack_folders import PackConfig, pack_clips
-from portrait4d.files.errors import InputFileError
-from portrait4d.synthetic_heads.portrait_sets import MANIFEST, PortraitSetConfig, write_portrait_set
-from portrait4d.training.subject_frames import ClipSubjects, FolderSubjects, PortraitFrame, SubjectFrames
+from portrait4d.files.errors import InputFileError, UserError
+from portrait4d.synthetic_heads.portrait_sets import MANIFEST, PortraitSetConfig, worker_pool, write_portrait_set
+from portrait4d.training.subject_frames import (
+    ClipSubjects,
+    FolderSubjects,
+    PortraitFrame,
+    SubjectFrames,
+    ask_worker,
+    worker_result,
+)
 from tests.helpers.raw_folders import write_clips
 
 SIDE, SEEDS = 32, range(12)
@@ -127,3 +138,24 @@ def test_manifests_that_cannot_be_used(tmp_path: Path, content: str | None, prob
         (tmp_path / MANIFEST).write_text(content)
     with pytest.raises(InputFileError, match=problem):
         FolderSubjects(tmp_path)
+
+
+def test_workers_end_by_force_only_and_then_all_of_them() -> None:
+    before, pool = multiprocessing.active_children(), worker_pool(2)
+    try:
+        process = ask_worker(pool, os.getpid)
+        for worker in set(multiprocessing.active_children()) - set(before):  # not even begun to run
+            os.kill(worker.pid, signal.SIGTERM)
+            os.kill(worker.pid, signal.SIGINT)
+        sleeping = [ask_worker(pool, time.sleep, 600) for _ in range(2)]
+        os.kill(worker_result(process), signal.SIGTERM)
+        assert not any(future.done() for future in sleeping)
+        os.kill(worker_result(process), signal.SIGKILL)
+        for future in sleeping:
+            with pytest.raises(UserError, match="a worker process was ended from outside"):
+                worker_result(future)
+        with pytest.raises(UserError, match="a worker process was ended from outside"):
+            ask_worker(pool, os.getpid)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    assert not set(multiprocessing.active_children()) - set(before)

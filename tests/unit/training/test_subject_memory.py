@@ -1,7 +1,9 @@
 """Persons in memory: what a batch shows of them, who makes room, what is read from pictures, refusals."""
 
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -17,22 +19,23 @@ from portrait4d.geometry.neck_pose import camera_for_posed_neck
 from portrait4d.training import subject_memory
 from portrait4d.training.rendered_subjects import RenderedSubjects
 from portrait4d.training.subject_frames import PersonFrames, PortraitFrame
-from portrait4d.training.subject_memory import FIRST_PERSONS, MOTIONS, SubjectMemory, SubjectMemoryConfig
+from portrait4d.training.subject_memory import AHEAD, FIRST_PERSONS, MOTIONS, SubjectMemory, SubjectMemoryConfig
 from portrait4d.training.supervision import flame_motion
 from tests.helpers.raw_folders import painted_label
 
 SIDE = 16
 
 
+@dataclass(frozen=True)
 class NumberedPersons(RenderedSubjects):
-    """Pictures of one grey each: 32 * motion + 16 * view + 1 to 14, which tells the person's number."""
+    """Pictures of one grey each: 32 * motion + 16 * view + 1 to 14, which tells the person's number; notes seeds."""
 
-    made = 0
+    seeds: list[int] = field(default_factory=list)
 
     def load_person(self, seed: int, motions: int) -> PersonFrames:
         """Make the next person."""
-        number = NumberedPersons.made % 14 + 1
-        NumberedPersons.made += 1
+        number = len(self.seeds) % 14 + 1
+        self.seeds.append(seed)
         frames, depths = [], []
         for motion in range(motions):
             for view in range(2):
@@ -45,16 +48,29 @@ class NumberedPersons(RenderedSubjects):
         return PersonFrames.stack(frames, depths, motions)
 
 
-def inline_pool(workers: int, context: object, initializer: object) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1)
+class PromptPool(Executor):
+    """Makes everything as soon as it is asked for, in this process."""
+
+    def submit(self, make: Callable, *arguments: object) -> Future:
+        future: Future = Future()
+        future.set_result(make(*arguments))
+        return future
+
+
+@pytest.fixture(autouse=True)
+def _prompt_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject_memory, "worker_pool", lambda workers: PromptPool())
+
+
+def remember(head: HeadModel, **config: object) -> SubjectMemory:
+    wanted = replace(SubjectMemoryConfig(persons=12, workers=2, half_static=True), **config)
+    return SubjectMemory(NumberedPersons(SIDE), head, wanted, flame_motion)
 
 
 @pytest.fixture
-def memory(ellipsoid: HeadModel, monkeypatch: pytest.MonkeyPatch) -> SubjectMemory:
-    monkeypatch.setattr(subject_memory, "ProcessPoolExecutor", inline_pool)
-    monkeypatch.setattr(NumberedPersons, "made", 0)
-    config = SubjectMemoryConfig(persons=12, workers=2, half_static=True)
-    return SubjectMemory(NumberedPersons(SIDE), ellipsoid, config, flame_motion)
+def memory(ellipsoid: HeadModel) -> Iterator[SubjectMemory]:
+    with closing(remember(ellipsoid)) as memory:
+        yield memory
 
 
 def greys(pictures: Tensor) -> Tensor:
@@ -108,11 +124,31 @@ def test_the_oldest_make_room(memory: SubjectMemory) -> None:
     assert sorted(persons) == sorted(number % 14 + 1 for number in range(last - 12, last))
 
 
-def test_static_subjects(ellipsoid: HeadModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subject_memory, "ProcessPoolExecutor", inline_pool)
-    config = SubjectMemoryConfig(persons=2, workers=1, static=True)
-    batch = SubjectMemory(NumberedPersons(SIDE), ellipsoid, config, flame_motion).sample(8)
-    assert batch.is_still.all()
+def test_a_batch_takes_in_who_is_ready_now_however_quick_the_workers_are(memory: SubjectMemory) -> None:
+    for batches in range(3):
+        memory.sample(1)
+        assert memory.rendered == 12 + (batches + 1) * AHEAD * 2
+
+
+def test_a_resumed_run_and_other_ranks_and_seeds_make_other_persons(ellipsoid: HeadModel) -> None:
+    def made(rendered_before: int = 0, **config: int) -> set[int]:
+        with closing(remember(ellipsoid, **config)) as memory:
+            memory.go_on_after(rendered_before)
+            memory.sample(1)
+            assert memory.rendered_before == rendered_before
+            memory.go_on_after(7)  # a run that is set back goes on with who is there
+            memory.sample(1)
+            assert memory.rendered_before == rendered_before
+            return set(memory.source.seeds)
+
+    assert made() == made() and made(16) == made(16)
+    different = [made(), made(16), made(32), made(rank=1), made(seed=1)]
+    assert len(set.union(*different)) == sum(map(len, different))
+
+
+def test_static_subjects(ellipsoid: HeadModel) -> None:
+    with closing(remember(ellipsoid, persons=2, workers=1, static=True)) as memory:
+        assert memory.sample(8).is_still.all()
 
 
 def test_rendered_persons() -> None:
