@@ -1,10 +1,6 @@
 """animate.py as a user runs it."""
 
-import os
 import signal
-import subprocess
-import sys
-import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,7 +11,7 @@ from portrait4d.data.image_io import load_image, to_uint8
 from portrait4d.data.video_io import read_facts, read_frames
 from portrait4d.inference.animate_job import BUNDLED_NETWORK
 from portrait4d.models.checkpoints import LANDMARK_NETWORK
-from tests.helpers.cli import ROOT, run_script
+from tests.helpers.cli import BROKEN_OFF, ROOT, run_script
 from tests.helpers.films import write_film
 
 SCRIPT = "portrait4d/animate.py"
@@ -109,14 +105,11 @@ def test_what_cannot_be_done_is_said(
 def test_a_killed_run_leaves_the_old_film(tiny_pdfgc_network: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     out.write_bytes(b"old")
-    command = [sys.executable, ROOT / SCRIPT, "--source", PHOTO, "--driving", CLIP, "--out", out]
-    command += ["--network", tiny_pdfgc_network, "--render-size", "64", "--no-cache"]
-    process = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if list(tmp_path.glob(".tmp-*.mp4")):
-            os.kill(process.pid, signal.SIGKILL)
-            break
-        time.sleep(0.05)
-    assert process.wait() == -signal.SIGKILL
+    process = run_script(
+        BROKEN_OFF, signal.SIGKILL, 3, "portrait4d.data.film_writer:FilmWriter.write", "portrait4d.animate",
+        "--source", PHOTO, "--driving", CLIP, "--out", out, "--network", tiny_pdfgc_network, "--render-size", 8,
+        "--no-cache",
+    )  # fmt: skip
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    assert list(tmp_path.glob(".tmp-*.mp4")), "the new film was begun"
     assert out.read_bytes() == b"old"

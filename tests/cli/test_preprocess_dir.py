@@ -3,9 +3,6 @@
 import errno
 import re
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +16,11 @@ from data_preprocess.prepared_files import load_origin
 from data_preprocess.preprocess_dir import main
 from portrait4d.data.image_io import load_image, save_video
 from portrait4d.data.portrait_folder import PortraitFolder
-from tests.helpers.cli import ROOT, run_script
+from tests.helpers.cli import BROKEN_OFF, ROOT, run_script
 from tests.helpers.hostile_files import face_rows, write_faces, write_unusable, write_usable
 from tests.helpers.stub_faces import StubNetworks
 
 SCRIPT = "data_preprocess/preprocess_dir.py"
-STUBS = "tests/helpers/stub_faces.py"
 
 
 @pytest.fixture
@@ -98,25 +94,18 @@ def test_a_folder_of_hostile_files(tmp_path: Path, stub: StubNetworks) -> None:
 def test_a_killed_run_is_finished_by_the_same_command(tmp_path: Path, stub: StubNetworks) -> None:
     source, out, whole = tmp_path / "in", tmp_path / "out", tmp_path / "whole"
     write_faces(source, 8)
-    arguments = ["--seconds=0.3", "--input_dir", source, "--save_dir", out, "--device", "cpu", "--batch", "2"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.helpers.stub_faces", *map(str, arguments)],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 100
-    while len(list(out.glob("align_images/0*.png"))) < 3 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    done = len(list(out.glob("align_images/0*.png")))
-    assert 3 <= done < 8
+    process = run_script(
+        BROKEN_OFF, signal.SIGKILL, 4, "numpy:savez", "tests.helpers.stub_faces", "--input_dir", source,
+        "--save_dir", out, "--device", "cpu", "--batch", 2, "--workers", 1,
+    )  # fmt: skip
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    assert len(list(out.glob("align_images/0*.png"))) == 3
+    assert len(list(out.rglob(".tmp-*"))) == 1, "the fourth is half written"
 
     result = run(source, out, "--batch", 2)
     assert result.exit_code == 0, result.output
-    assert f"{8 - done} written, {done} were there already" in result.stdout
-    assert stub.detected == 8 - done
+    assert "5 written, 3 were there already" in result.stdout
+    assert stub.detected == 5
     assert not list(out.rglob(".tmp-*"))
     run(source, whole, "--batch", 2)
     assert contents(out).keys() == contents(whole).keys()

@@ -48,7 +48,7 @@ def test_two_workers_of_which_one_dies(tmp_path: Path, monkeypatch: pytest.Monke
 def test_one_machine_does_not_import_ray(tmp_path: Path) -> None:
     (tmp_path / "ray.py").write_text("raise SystemExit('imported')")
     write_faces(tmp_path / "in", 1)
-    arguments = ("--seconds=0", "--input_dir", tmp_path / "in", "--save_dir", tmp_path / "out", "--device", "cpu")
+    arguments = ("--input_dir", tmp_path / "in", "--save_dir", tmp_path / "out", "--device", "cpu")
     process = run_script("tests/helpers/stub_faces.py", *arguments, env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
     assert process.returncode == 0 and "1 written" in process.stdout, process.stderr
 

@@ -2,9 +2,7 @@
 
 import json
 import math
-import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -15,8 +13,8 @@ from portrait4d.models.checkpoints import load_genhead
 from portrait4d.synthetic_heads.head_template import build_open_head
 from portrait4d.train_genhead import main
 from portrait4d.training.snapshots import newest_state
-from tests.helpers.cli import ROOT, run_script
-from tests.helpers.training_runs import ENVIRONMENT, QUICK, assert_same_bits, final_state, started, stats, ticks
+from tests.helpers.cli import BROKEN_OFF, ROOT, run_script
+from tests.helpers.training_runs import ENVIRONMENT, QUICK, assert_same_bits, final_state, stats, ticks
 
 SCRIPT = "portrait4d/train_genhead.py"
 SMOKE, NAME = "--cfg=genhead-smoke.yaml", "00000-genhead-smoke-batch4"
@@ -107,20 +105,18 @@ def straight_run(portrait_database: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "status", "images"),
+    [(signal.SIGKILL, -signal.SIGKILL, 12), (signal.SIGTERM, 0, 16)],
+)
 def test_an_interrupted_run_goes_on_by_the_same_command(
-    number: int, straight_run: Path, portrait_database: Path, tmp_path: Path
+    number: int, status: int, images: int, straight_run: Path, portrait_database: Path, tmp_path: Path
 ) -> None:
     arguments, folder = short_run(tmp_path, portrait_database), tmp_path / NAME
-    with started(SCRIPT, *arguments) as process:
-        deadline = time.monotonic() + 200
-        while not (folder / "state-0000000012.safetensors").exists():  # the end of the second tick
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.005)
-        os.killpg(process.pid, number)  # the processes that read data get it, too
-        _, problems = process.communicate(timeout=120)
-        assert process.returncode == (0 if number == signal.SIGTERM else -number), problems
-    assert newest_state(folder).name < "state-0000000024.safetensors"
+    fourth = (number, 4, "portrait4d.training.loop:update_weight_average")  # the second tick ends with the third
+    process = run_script(BROKEN_OFF, *fourth, "portrait4d.train_genhead", *arguments, env=ENVIRONMENT)
+    assert process.returncode == status, process.stderr
+    assert newest_state(folder).name == f"state-{images:010d}.safetensors"
     assert run_script(SCRIPT, *arguments, env=ENVIRONMENT).returncode == 0
     assert ticks(folder) == ticks(straight_run) == [0, 1, 2, 3]
     assert_same_bits(final_state(folder), final_state(straight_run))

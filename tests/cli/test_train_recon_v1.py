@@ -1,8 +1,6 @@
 """train_recon_v1.py as a user runs it: both supervisions, static and dynamic, going on, two processes, bad options."""
 
-import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -15,9 +13,9 @@ from portrait4d.synthetic_heads.head_template import build_open_head
 from portrait4d.train_recon_v1 import main
 from portrait4d.training import recon_v1_task
 from portrait4d.training.snapshots import newest_state
-from tests.helpers.cli import run_script
+from tests.helpers.cli import BROKEN_OFF, run_script
 from tests.helpers.recon_runs import SMALL, STATIC, V1, TrainingScript, losses, write_genhead
-from tests.helpers.training_runs import ENVIRONMENT, assert_close, assert_same_bits, final_state, started, stats, ticks
+from tests.helpers.training_runs import ENVIRONMENT, assert_close, assert_same_bits, final_state, stats, ticks
 
 SCRIPT = "portrait4d/train_recon_v1.py"
 LOSSES = {"Loss/G/lrecon_l1", "Loss/G/lrecon_seg", "Loss/G/lrecon_depth", "Loss/G/TVloss"}
@@ -90,14 +88,12 @@ def test_a_killed_run_goes_on_by_the_same_command(portrait_pool: Path, tmp_path:
     straight = TRAINING.finish(tmp_path / "straight", *longer)
     broken = tmp_path / "broken"
     threads = str(torch.get_num_threads())  # sums depend on it, and the other runs are in this process
-    with started(SCRIPT, *ARGUMENTS, "--outdir", broken, *longer, OMP_NUM_THREADS=threads) as process:
-        deadline = time.monotonic() + 200
-        while not (broken / TRAINING.name / "state-0000000008.safetensors").exists():
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.002)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate(timeout=120)
-    assert newest_state(broken / TRAINING.name).name < "state-0000000016.safetensors"
+    process = run_script(
+        BROKEN_OFF, signal.SIGKILL, 3, "portrait4d.training.loop:update_weight_average", "portrait4d.train_recon_v1",
+        *ARGUMENTS, "--outdir", broken, *longer, env=ENVIRONMENT | {"OMP_NUM_THREADS": threads},
+    )  # fmt: skip
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    assert newest_state(broken / TRAINING.name).name == "state-0000000008.safetensors"
     assert_same_bits(final_state(TRAINING.finish(broken, *longer)), final_state(straight))
 
 
@@ -134,3 +130,15 @@ def test_bad_options_are_named_in_a_line(
     result = TRAINING.run(tmp_path / "runs", *(override.format(clips=clip_database) for override in overrides))
     assert result.exit_code == 1 and isinstance(result.exception, SystemExit), result.output
     assert message in result.stderr and result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_scheduler_s_signal_to_all_processes_does_not_end_workers(portrait_pool: Path, tmp_path: Path) -> None:
+    process = run_script(
+        BROKEN_OFF, signal.SIGTERM, 1, "portrait4d.training.synthetic_supervision:worker_result",
+        "portrait4d.train_recon_v1", *ARGUMENTS, "--outdir", tmp_path, f"supervision.pool={portrait_pool}",
+        "supervision.workers=1", env=ENVIRONMENT,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    assert "stopped at 4 images" in (tmp_path / TRAINING.name / "log.txt").read_text()
+    assert newest_state(tmp_path / TRAINING.name).name == "state-0000000004.safetensors"

@@ -23,6 +23,7 @@ from tests.helpers.cli import ROOT, run_script
 
 SCRIPT = "portrait4d/write_synthetic_portraits.py"
 STILLS = ("--identities", 2, "--resolution", 64, "--seed", 5, "--views", 1, "--truth")
+PATIENCE_S = 100
 CLIP = ("--identities", 1, "--clips", 1, "--frames", 3, "--resolution", 64, "--format", "jpg")
 
 
@@ -108,11 +109,13 @@ def test_a_killed_run_leaves_no_workers_and_goes_on(stills: Path, tmp_path: Path
     root = tmp_path / "out"
     command = [sys.executable, str(ROOT / SCRIPT), "--out", str(root), *map(str, STILLS), "--workers", "2"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 100
-    while not (root / "00000/align_images").exists() and time.monotonic() < deadline:
+    deadline = time.monotonic() + PATIENCE_S
+    while not (root / "00000/align_images").exists():
+        assert time.monotonic() < deadline and process.poll() is None, "nothing is written"
         time.sleep(0.02)
     process.kill()
     process.wait()
+    deadline = time.monotonic() + PATIENCE_S
     while _group_lives(process.pid):
         assert time.monotonic() < deadline, "workers outlive the run"
         time.sleep(0.05)

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+BROKEN_OFF = "tests/helpers/run_broken_off.py"
+"""Script that runs another, which a signal reaches at an exact place."""
 
 
 def run_script(

@@ -1,12 +1,10 @@
 """Stand-ins for the preprocessing networks: a face is what is bright in a picture, and its landmarks fill its box.
 
-Run as a script this is preprocess_dir.py with these networks, each batch of which takes `--seconds` seconds.
+Run as a script this is preprocess_dir.py with these networks.
 """
 
 import os
 import signal
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,15 +45,13 @@ def template(count: int) -> Tensor:
 class StubNetworks:
     """Bright faces; counts the calls of `detect`. A flat dark picture has no face."""
 
-    def __init__(self, seconds: float = 0.0) -> None:
-        self.seconds = seconds
+    def __init__(self) -> None:
         self.detected = 0
         self.networks = FaceNetworks(self.detect, self.landmarks98, self.landmarks68, self.reconstruct)
 
     def detect(self, images: Tensor) -> list[FaceBoxes]:
         """Return one face, or none, per picture."""
         self.detected += len(images)
-        time.sleep(self.seconds)
         boxes = [bright_box(image) for image in images]
         found = [torch.zeros(0, 4) if box is None else box[None] for box in boxes]
         return [FaceBoxes(box, torch.ones(len(box)), torch.zeros(len(box), 5, 2)) for box in found]
@@ -105,9 +101,13 @@ def load_mortal(_device: torch.device, marker: Path, accept_unverified: bool = F
     return MortalNetworks(marker).networks
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run preprocess_dir.py with networks that take bright things for faces."""
     from data_preprocess import pipeline, preprocess_dir
 
-    seconds = float(sys.argv.pop(1).removeprefix("--seconds="))
-    pipeline.load_face_networks = lambda *_: StubNetworks(seconds).networks
+    pipeline.load_face_networks = lambda *_: StubNetworks().networks
     preprocess_dir.main()
+
+
+if __name__ == "__main__":
+    main()

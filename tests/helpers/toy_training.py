@@ -2,9 +2,11 @@
 
 import copy
 import os
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import NamedTuple
 
 import torch
@@ -23,7 +25,10 @@ RUN = RunConfig(
 )
 OPTIM = OptimConfig(generator_lr=0.05, discriminator_lr=0.05)
 PAUSE = "TOY_PAUSE"
-"""Environment variable "FOLDER:ITERATION": there the first process writes FOLDER/here and waits for FOLDER/go."""
+"""Environment variable "FOLDER:ITERATION": there the first process writes FOLDER/here and waits for FOLDER/go.
+
+When SIGTERM has reached it meanwhile it writes FOLDER/noted.
+"""
 
 
 class Pair(NamedTuple):
@@ -132,6 +137,14 @@ def toy_job(outdir: Path, config: GenHeadTraining | None = None, **changes: obje
 def _pause(moment: Moment, ranks: Ranks) -> None:
     folder, _, iteration = os.environ.get(PAUSE, "::").rpartition(":")
     if ranks.is_first and iteration == str(moment.iteration):
+        note = signal.getsignal(signal.SIGTERM)
+
+        def note_and_tell(number: int, frame: FrameType | None) -> None:
+            note(number, frame)
+            Path(folder, "noted").touch()
+
+        signal.signal(signal.SIGTERM, note_and_tell)
         Path(folder, "here").touch()
         while not Path(folder, "go").exists():
             time.sleep(0.01)
+        signal.signal(signal.SIGTERM, note)

@@ -141,8 +141,9 @@ def test_what_ends_the_job(config: PreprocessConfig, monkeypatch: pytest.MonkeyP
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         assert run(config, FakeRay(), monkeypatch, f"127.0.0.1:{port}").written == 20
-    with pytest.raises(UserError, match="no Ray answers there .*refused"):
-        run(config, FakeRay(), monkeypatch, f"ray://127.0.0.1:{port}")
+    with socket.socket() as taken, pytest.raises(UserError, match="no Ray answers there .*refused"):
+        taken.bind(("127.0.0.1", 0))  # nobody else can listen there, and it does not
+        run(config, FakeRay(), monkeypatch, f"ray://127.0.0.1:{taken.getsockname()[1]}")
     with pytest.raises(UserError, match="the Ray cluster has no GPU"):
         run(replace(config, device="cuda"), FakeRay(), monkeypatch)
     with pytest.raises(UserError, match="--ray needs at least one"):

@@ -224,7 +224,7 @@ def test_a_scheduler_s_signal_to_all_processes_saves_and_ends_in_order(
             os.killpg(process.pid, signal.SIGTERM)
         else:
             process.terminate()  # to the parent only, which passes it on
-        time.sleep(0.2)
+        wait_for(tmp_path / "noted")
         (tmp_path / "go").touch()
         _, problems = process.communicate(timeout=120)
         assert process.returncode == 0, problems
@@ -246,3 +246,17 @@ def test_a_killed_process_goes_on_exactly(tmp_path: Path, finished: Path) -> Non
     launch(toy_job(tmp_path))
     assert ticks(folder) == [0, 1, 2, 3, 4]
     assert_same_bits(final_state(folder), final_state(finished))
+
+
+def test_a_run_from_before_an_option_existed_has_its_default(tmp_path: Path) -> None:
+    folder = launch(toy_job(tmp_path, SHORT))
+    options = json.loads((folder / OPTIONS).read_text())
+    del options["augment"], options["optim"]["patience"]
+    (folder / OPTIONS).write_text(json.dumps(options))
+    impatient = replace(SHORT, optim=replace(SHORT.optim, patience=3))
+    with pytest.raises(UserError, match=r"another configuration \(optim.patience: 10 there, 3 now\)"):
+        launch(toy_job(tmp_path, impatient))
+    assert launch(toy_job(tmp_path, SHORT)) == folder
+    (folder / OPTIONS).write_text(json.dumps({**options, "forgotten": 1}))
+    with pytest.raises(InputFileError, match="no readable options .forgotten: .*; give --resume new to start afresh"):
+        launch(toy_job(tmp_path, SHORT))
