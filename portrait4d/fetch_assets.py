@@ -29,7 +29,7 @@ def main(
     revision: str,
     urls: tuple[str, ...],
 ) -> None:
-    """Fetch the files KEYS (default: all that are missing) into the assets folder.
+    """Fetch the files KEYS (default: all that are missing) into the assets folder, or --list them.
 
     Downloads go on where they broke off and are verified. FLAME and the Basel Face Model are never fetched: --list says
     how to get them and checks what you have put in their places. Status 1 if something wanted is not there at the end.
@@ -44,7 +44,7 @@ def main(
     try:
         folder = resolve_assets_folder(assets)
         if listing:
-            states = list_assets(folder)
+            states = list_assets(folder, keys)
             width = max(len(state.key) for state in states) + 2
             for state in states:
                 click.echo(f"{state.state:8}{state.key:{width}}{state.title}: {state.place}")

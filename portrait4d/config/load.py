@@ -24,7 +24,7 @@ def config_from_dict(kind: type[T], values: dict) -> T:
     Raises:
         ValueError: naming every bad entry by its dotted path.
     """
-    _forbid_unknown_keys(kind)
+    _be_strict(kind)
     try:
         return TypeAdapter(kind).validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
@@ -81,7 +81,16 @@ def find_config(path: str | Path) -> Path:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-4 is a number, as everywhere else (YAML 1.1 wants 1.0e-4)."""
+    """YAML in which 1e-4 is a number, as everywhere else (YAML 1.1 wants 1.0e-4), and a key may not come twice."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.composer.ComposerError(None, None, f"{key.value!r} comes twice", key.start_mark)
+            seen.add(key.value)
+        return node
 
 
 _NUMBER_WITH_EXPONENT = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)[eE][-+]?[0-9]+$")
@@ -107,10 +116,10 @@ def _assign(values: dict, override: str) -> None:
         raise UserError(f"{override!r}: {text!r} is not a YAML value") from None
 
 
-def _forbid_unknown_keys(kind: type) -> None:
-    """Tell pydantic, here at the border, that a plain dataclass and its sections take no unknown keys."""
-    kind.__pydantic_config__ = {"extra": "forbid"}
+def _be_strict(kind: type) -> None:
+    """Tell pydantic, here at the border, that a plain dataclass and its sections take no unknown keys, no NaN."""
+    kind.__pydantic_config__ = {"extra": "forbid", "allow_inf_nan": False}
     hints = get_type_hints(kind)
     for field in fields(kind):
         if is_dataclass(hints[field.name]):
-            _forbid_unknown_keys(hints[field.name])
+            _be_strict(hints[field.name])

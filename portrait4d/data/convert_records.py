@@ -1,6 +1,7 @@
 """Copy records between an LMDB database and tar shards: `python -m portrait4d.data.convert_records`."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -12,11 +13,15 @@ from portrait4d.data.lmdb_store import LmdbWriter
 from portrait4d.data.record_stores import detect_kind, open_records
 from portrait4d.data.records import RecordStore, encode_record
 from portrait4d.data.shards import SHARD_BYTES, ShardWriter
+from portrait4d.files.atomic import write_text
 from portrait4d.files.errors import UserError
+
+ORIGIN_FILE = "conversion.json"
+"""Beside the data: what it was copied from."""
 
 
 def convert_records(store: RecordStore, target: Path, container: str, shard_bytes: int = SHARD_BYTES) -> int:
-    """Copy all records of `store`; an unfinished copy of the same size is gone on with.
+    """Copy all records of `store`; an unfinished copy of it is gone on with, one of something else is refused.
 
     Args:
         store: what to copy.
@@ -28,7 +33,7 @@ def convert_records(store: RecordStore, target: Path, container: str, shard_byte
         The number of records.
 
     Raises:
-        UserError: `target` exists or cannot be written.
+        UserError: `target` exists or cannot be written, or an unfinished copy of something else is in the way.
         ValueError: another container.
     """
     if container not in ("lmdb", "shards"):
@@ -37,16 +42,27 @@ def convert_records(store: RecordStore, target: Path, container: str, shard_byte
         raise UserError(f"{target}: is there already; move it away")
     folder = target.with_name(f".unfinished-{target.name}")
     with closing(LmdbWriter(folder) if container == "lmdb" else ShardWriter(folder, store.kind, shard_bytes)) as writer:
-        origin = str(store.path.resolve())
-        if writer.state not in (None, {"origin": origin}):
-            raise UserError(f"{folder}: is an unfinished copy of something else; remove it")
+        origin = {"origin": str(store.path.resolve()), "records": len(store)}
+        if writer.is_complete or writer.state is not None:
+            _require_origin(folder, origin)
+        else:
+            write_text(folder / ORIGIN_FILE, json.dumps(origin))
         first = len(store) if writer.is_complete else writer.entries
         for index in tqdm(range(first, len(store)), unit="record"):
             with store.fields(index) as fields:
                 value = encode_record(store.kind, fields)
-            writer.append([value], {"origin": origin})
+            writer.append([value], origin)
         writer.finish(target)
     return len(store)
+
+
+def _require_origin(folder: Path, origin: dict) -> None:
+    try:
+        found = json.loads((folder / ORIGIN_FILE).read_text())
+    except (OSError, ValueError):
+        found = None
+    if found != origin:
+        raise UserError(f"{folder}: is an unfinished copy of something else; remove it")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

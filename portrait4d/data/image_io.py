@@ -231,8 +231,8 @@ class VideoWriter:
         self.path = Path(path)
         if self.path.suffix.lower() not in self.suffixes:
             raise ValueError(f"path: expected the suffix {' or '.join(self.suffixes)}, got {self.path.name!r}")
-        if not 0 < fps <= 1000:
-            raise ValueError(f"fps: expected above 0, at most 1000, got {fps}")
+        if not Fraction(1, 1001) <= fps <= 1000:
+            raise ValueError(f"fps: expected from 1/1001 to 1000, got {fps}")
         if not 0 <= crf <= 51:
             raise ValueError(f"crf: expected 0 to 51, got {crf}")
         self.frames_written = 0

@@ -12,9 +12,10 @@ from itertools import islice
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from portrait4d.data.sampling import shuffled_order
+from portrait4d.data.worker_errors import build_loader, unwrap_batch
 
 ItemT = TypeVar("ItemT", bound=tuple)
 _MIX = 0x9E3779B97F4A7C15
@@ -117,7 +118,7 @@ class BatchLoader(Generic[ItemT]):
         self.config = config
         self._items = len(dataset)
         ahead = {"prefetch_factor": config.prefetch, "worker_init_fn": _start_worker} if config.workers else {}
-        loader = DataLoader(
+        loader = build_loader(
             _Positioned(dataset, config.seed),
             batch_sampler=_Batches(len(dataset), config, batches_done),
             num_workers=config.workers,
@@ -130,7 +131,7 @@ class BatchLoader(Generic[ItemT]):
         return self
 
     def __next__(self) -> ItemT:
-        batch = next(self._batches)
+        batch = unwrap_batch(next(self._batches))
         self.batches_done += 1
         return batch
 

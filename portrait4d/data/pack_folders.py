@@ -78,6 +78,11 @@ class PackConfig:
     shard_mb: int = SHARD_BYTES >> 20
 
     @property
+    def suffix(self) -> str:
+        """Last part of the finished folder's name."""
+        return "" if self.container == "lmdb" else "-shards"
+
+    @property
     def rules(self) -> ReadRules:
         """How sources are read."""
         return ReadRules(self.resolution, self.validate, self.frames, self.allow_short)
@@ -122,7 +127,8 @@ def pack_stills(config: PackConfig) -> PackReport:
         UserError: nothing to pack, no room, a place that cannot be written, or an unfinished run in the way.
     """
     sources = _cut_repetitions(plan_stills(config.data_dir, config.rebalance), config.max_len)
-    needed = sum(source.repetitions * _still_bytes(source) for source in sources)
+    sizes = (source.picture_bytes + source.mask_bytes + _LABEL_BYTES for source in sources)
+    needed = sum(source.repetitions * size for source, size in zip(sources, sizes, strict=True))
     return _pack(config, _Job(f"FFHQ_{config.resolution}", STILL, sources, read_still, needed))
 
 
@@ -142,21 +148,21 @@ def pack_clips(config: PackConfig) -> PackReport:
 
 def _pack(config: PackConfig, job: _Job) -> PackReport:
     fingerprint = _fingerprint(config, job)
-    suffix = "" if config.container == "lmdb" else "-shards"
-    folder = config.output_dir / f".unfinished-{job.prefix}{suffix}"
-    finished = _find_finished(config.output_dir, fingerprint) if config.resume else None
-    if finished:
-        return finished
+    folder = config.output_dir / f".unfinished-{job.prefix}{config.suffix}"
     if not folder.exists():
+        finished = _find_finished(config, job, fingerprint) if config.resume else None
+        if finished:
+            return finished
         _require_space(config.output_dir, job.bytes_needed)
     elif not config.resume:
         raise UserError(f"{folder}: an unfinished run is in the way; go on with --resume, or remove the folder")
     with closing(_open_writer(config, job, folder)) as writer:
-        if writer.is_complete:  # killed just before it was given its name
-            notes = json.loads((folder / REPORT_FILE).read_text())
+        if writer.is_complete:  # killed just before it was given its name, or the name was taken
+            notes = _read_notes(folder / REPORT_FILE)
+            _require_same(folder, notes, fingerprint)
         else:
             notes = _write_records(config, job, writer, fingerprint)
-        report = PackReport(config.output_dir / f"{job.prefix}_{notes['entries']}{suffix}", *_contents(notes))
+        report = _make_report(config, job, notes)
         if report.entries:
             writer.finish(report.target)
     if not report.entries:
@@ -168,22 +174,22 @@ def _pack(config: PackConfig, job: _Job) -> PackReport:
 def _write_records(config: PackConfig, job: _Job, writer: RecordWriter, fingerprint: str) -> dict:
     """Append what is missing and write the report beside it; return the report's values."""
     state = writer.state or {"fingerprint": fingerprint, "next": 0, "left_out": [], "bad": job.bad}
-    if state["fingerprint"] != fingerprint:
-        raise UserError(
-            f"{writer.folder}: was made from other sources or options; use those again, or remove the folder"
-        )
+    _require_same(writer.folder, state, fingerprint)
     _require_space(config.output_dir, job.bytes_needed * (1 - state["next"] / max(len(job.sources), 1)))
     state = _append_all(config, job, writer, state)
     notes = {key: state[key] for key in ("fingerprint", "left_out", "bad")} | {"entries": writer.entries}
-    try:
-        write_text(writer.folder / REPORT_FILE, json.dumps(notes, indent=1))
-    except OSError as error:
-        raise UserError(f"{writer.folder}: cannot be written ({error.strerror})") from error
+    write_text(writer.folder / REPORT_FILE, json.dumps(notes, indent=1))
     return notes
 
 
-def _contents(notes: dict) -> tuple[int, list[tuple[str, str]], list[tuple[str, str]]]:
-    return notes["entries"], notes["left_out"], notes["bad"]
+def _require_same(folder: Path, notes: dict, fingerprint: str) -> None:
+    if notes.get("fingerprint") != fingerprint:
+        raise UserError(f"{folder}: was made from other sources or options; use those again, or remove the folder")
+
+
+def _make_report(config: PackConfig, job: _Job, notes: dict) -> PackReport:
+    target = config.output_dir / f"{job.prefix}_{notes['entries']}{config.suffix}"
+    return PackReport(target, notes["entries"], notes["left_out"], notes["bad"])
 
 
 def _append_all(config: PackConfig, job: _Job, writer: RecordWriter, state: dict) -> dict:
@@ -206,17 +212,31 @@ def _open_writer(config: PackConfig, job: _Job, folder: Path) -> RecordWriter:
 
 
 def _fingerprint(config: PackConfig, job: _Job) -> str:
-    names = [(source.name, getattr(source, "repetitions", 1)) for source in job.sources]
-    options = [job.prefix, config.container, config.validate, config.allow_short]
-    return hashlib.sha256(json.dumps([options, names]).encode()).hexdigest()
+    """Hash what the records depend on; of the pictures their sizes, which tell data that was made anew."""
+    sources = [(source.name, source.picture_bytes, getattr(source, "repetitions", 1)) for source in job.sources]
+    options = [str(config.data_dir.resolve()), job.prefix, config.container, config.validate, config.allow_short]
+    return hashlib.sha256(json.dumps([options, sources]).encode()).hexdigest()
 
 
-def _find_finished(output_dir: Path, fingerprint: str) -> PackReport | None:
-    for path in sorted(output_dir.glob(f"*/{REPORT_FILE}")):
-        notes = json.loads(path.read_text())
-        if notes["fingerprint"] == fingerprint and not path.parent.name.startswith("."):
-            return PackReport(path.parent, *_contents(notes))
+def _find_finished(config: PackConfig, job: _Job, fingerprint: str) -> PackReport | None:
+    """Find the result of the same job, under the name that it was given: what was moved away is not meant."""
+    for path in config.output_dir.glob(f"{job.prefix}_*{config.suffix}/{REPORT_FILE}"):
+        notes = _read_notes(path)
+        if notes.get("fingerprint") == fingerprint:
+            report = _make_report(config, job, notes)
+            if report.target == path.parent:
+                return report
     return None
+
+
+def _read_notes(path: Path) -> dict:
+    """Return a report's values; none of a file that is missing, damaged or no report."""
+    try:
+        notes = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    wanted = {"fingerprint", "left_out", "bad", "entries"}
+    return notes if isinstance(notes, dict) and wanted <= notes.keys() else {}
 
 
 def _cut_repetitions(sources: list[StillSource], max_len: int) -> list[StillSource]:
@@ -230,11 +250,6 @@ def _cut_repetitions(sources: list[StillSource], max_len: int) -> list[StillSour
         kept.append(replace(source, repetitions=min(source.repetitions, left)))
         left -= source.repetitions
     return kept
-
-
-def _still_bytes(source: StillSource) -> int:
-    paths = (source.portrait.image_path, source.portrait.segmentation_path)
-    return sum(path.stat().st_size for path in paths if path.is_file()) + _LABEL_BYTES
 
 
 def _mask_channels(sources: Sequence[ClipSource]) -> int:

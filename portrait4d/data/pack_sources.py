@@ -51,6 +51,16 @@ class StillSource:
     portrait: PreparedPortrait
     repetitions: int
 
+    @property
+    def picture_bytes(self) -> int:
+        """Size of the picture's file."""
+        return _file_bytes(self.portrait.image_path)
+
+    @property
+    def mask_bytes(self) -> int:
+        """Size of the mask's file."""
+        return _file_bytes(self.portrait.segmentation_path)
+
 
 @dataclass(frozen=True)
 class ClipSource:
@@ -58,6 +68,11 @@ class ClipSource:
 
     name: str
     folder: Path
+
+    @property
+    def picture_bytes(self) -> int:
+        """Size of all its pictures' files."""
+        return sum(map(_file_bytes, _visible_files(self.folder / ALIGNED_IMAGES)))
 
 
 @dataclass
@@ -107,7 +122,7 @@ def plan_clips(data_dir: Path) -> tuple[list[ClipSource], list[tuple[str, str]]]
     for folder in sorted(path for path in data_dir.iterdir() if (path / ALIGNED_IMAGES).is_dir()):
         counts = {}
         for name in (ALIGNED_IMAGES, SEGMENTATIONS, FITTED_LABELS, MOTION_VECTORS):
-            counts[name] = len(list((folder / name).iterdir())) if (folder / name).is_dir() else 0
+            counts[name] = len(_visible_files(folder / name)) if (folder / name).is_dir() else 0
         if len(set(counts.values())) > 1:
             listed = ", ".join(f"{name} {count}" for name, count in counts.items())
             bad.append((folder.name, f"its folders hold different numbers of files: {listed}"))
@@ -162,6 +177,18 @@ def read_clip(source: ClipSource, rules: ReadRules) -> Packed:
     arrays = {"images": images.data.cast("B"), "segs": np.stack(masks).data.cast("B")}
     record = sizes | arrays | {"labels": _little(labels), "mots": _little(motions)}
     return Packed([encode_record(CLIP, record)], left_out)
+
+
+def _visible_files(folder: Path) -> list[Path]:
+    """List a folder without the hidden files that file managers and killed runs leave there."""
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+
+
+def _file_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0  # reading it reports it
 
 
 def _choose_frames(folder: Path, count: int, rules: ReadRules) -> list[int] | None:

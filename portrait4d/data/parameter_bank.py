@@ -13,6 +13,7 @@ from torch import Tensor
 
 from portrait4d.data.sampling import bank_grid_rows
 from portrait4d.files.errors import InputFileError
+from portrait4d.files.numpy_errors import UNREADABLE_ARRAY
 
 VIEWS = 3
 """Views of a subject: 0 source, 1 driving, 2 target. Driving and target share their motion."""
@@ -239,7 +240,7 @@ class ParameterBank:
 def _load(path: Path) -> np.ndarray:
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except UNREADABLE_ARRAY as error:
         raise InputFileError(path, f"not a readable .npy array ({error})", "put the published file there") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
         raise InputFileError(path, "expected an array of floating-point numbers")

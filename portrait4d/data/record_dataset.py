@@ -11,7 +11,6 @@ from torch.utils.data import Dataset
 
 from portrait4d.data.record_stores import open_records, record_errors
 from portrait4d.data.records import Fields, RecordKind
-from portrait4d.files.errors import InputFileError
 from portrait4d.geometry.head_params import LABEL_DIM
 from portrait4d.geometry.mirroring import HeadMirror
 
@@ -42,8 +41,6 @@ class RecordDataset(Dataset[ItemT]):
         self, path: str | Path, kind: RecordKind, read_side: Callable[[Fields], int], mirror: HeadMirror | None
     ) -> None:
         self.store = open_records(path, kind)
-        if not len(self.store):
-            raise InputFileError(path, "holds no record")
         self.mirror = mirror
         with self.store.fields(0) as fields, record_errors(self.store, 0):
             self.resolution = read_side(fields)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -12,6 +13,7 @@ from portrait4d.data.records import CLIP, STILL, RecordKind, RecordStore, decode
 from portrait4d.data.shards import INDEX_FILE, ShardRecordStore
 from portrait4d.files.errors import InputFileError
 
+StoreT = TypeVar("StoreT", bound=RecordStore)
 MotionFunction = Callable[[Tensor, Tensor], Tensor]
 """Pictures (F, 3, R, R) in [-1, 1] and their labels (F, 437) to motion vectors (F, 548)."""
 
@@ -20,13 +22,13 @@ def open_records(path: str | Path, kind: RecordKind) -> RecordStore:
     """Open an LMDB database or a folder of tar shards.
 
     Raises:
-        InputFileError: neither, damaged, or (shards) of another kind.
+        InputFileError: neither, damaged, empty, or (shards) of another kind.
     """
     path = Path(path)
     if (path / DATA_FILE).is_file():
-        return LmdbRecordStore(path, kind)
+        return _not_empty(LmdbRecordStore(path, kind))
     if (path / INDEX_FILE).is_file():
-        return ShardRecordStore(path, kind)
+        return _not_empty(ShardRecordStore(path, kind))
     raise InputFileError(path, f"neither an LMDB database ({DATA_FILE}) nor tar shards ({INDEX_FILE})", "pack one")
 
 
@@ -34,12 +36,12 @@ def detect_kind(path: str | Path) -> RecordKind:
     """Tell stills from clips by the first record: its image is an encoded file, or the record counts frames.
 
     Raises:
-        InputFileError: neither.
+        InputFileError: neither, or there is none.
     """
     path = Path(path)
     if (path / INDEX_FILE).is_file():
         return ShardRecordStore(path).kind
-    with LmdbRecordStore(path, CLIP).reader.record(0) as data:
+    with _not_empty(LmdbRecordStore(path, CLIP)).reader.record(0) as data:
         try:
             if isinstance(decode_record(CLIP, data).get("num"), int):
                 return CLIP
@@ -48,6 +50,12 @@ def detect_kind(path: str | Path) -> RecordKind:
         except ValueError as error:
             raise InputFileError(path, f"record 0 is damaged: {error}") from error
     raise InputFileError(path, "record 0 is neither a still picture nor a clip")
+
+
+def _not_empty(store: StoreT) -> StoreT:
+    if not len(store):
+        raise InputFileError(store.path, "holds no record", "pack it again")
+    return store
 
 
 @contextmanager

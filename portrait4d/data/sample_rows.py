@@ -13,6 +13,7 @@ from torch import Tensor
 
 from portrait4d.data.parameter_bank import SHAPE_FILES, STILL_MOTION_FILE
 from portrait4d.files.errors import AssetMissingError, InputFileError, UserError
+from portrait4d.files.numpy_errors import UNREADABLE_ARRAY
 from portrait4d.geometry.cameras import CAMERA_DIM
 from portrait4d.geometry.head_params import EXPRESSION_DIM, SHAPE_DIM, HeadParams
 
@@ -65,7 +66,7 @@ def _open_table(path: Path, columns: int) -> np.ndarray:
         raise AssetMissingError(f"the parameter set {path.name}", [path], _SOURCE)
     try:
         table = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except UNREADABLE_ARRAY as error:
         raise InputFileError(path, f"cannot be read as a numpy array ({error})", "copy it again") from None
     if not isinstance(table, np.ndarray) or table.ndim < 2 or table.shape[-1] != columns or table.dtype.kind != "f":
         found = f"{table.shape} {table.dtype}" if isinstance(table, np.ndarray) else type(table).__name__

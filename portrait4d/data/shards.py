@@ -15,7 +15,7 @@ import os
 import tarfile
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,6 +25,7 @@ from portrait4d.data.records import RECORD_KINDS, Fields, RecordKind, decode_rec
 from portrait4d.data.unfinished_folder import finish_folder, lock_folder
 from portrait4d.files.atomic import atomic_path, write_text
 from portrait4d.files.errors import InputFileError, UserError
+from portrait4d.files.numpy_errors import UNREADABLE_ARRAY
 
 INDEX_FILE = "index.json"
 SHARD_BYTES = 2**30
@@ -93,11 +94,12 @@ class ShardRecordStore:
             self.shards = [self.path / name for name, _ in index["shards"]]
             counts = [count for _, count in index["shards"]]
             self._rows = [np.load(shard.with_suffix(".npy"), allow_pickle=False) for shard in self.shards]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except UNREADABLE_ARRAY as error:
             raise InputFileError(self.path / INDEX_FILE, f"not a readable index of shards ({error})") from error
         if kind is not None and kind != self.kind:
             raise InputFileError(self.path, f"expected records of {kind.name}, got {self.kind.name}")
-        if [len(rows) for rows in self._rows] != counts:
+        columns = len(self.kind.integers) + 2 * len(self.kind.blobs)
+        if not all(_is_table(rows, count, columns) for rows, count in zip(self._rows, counts, strict=True)):
             raise InputFileError(self.path, "its shards' index files do not fit index.json", "copy it again")
         self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(int).tolist()
         self._maps: dict[int, mmap.mmap] = {}
@@ -140,6 +142,10 @@ class ShardRecordStore:
         return self._maps[shard]
 
 
+def _is_table(rows: object, count: int, columns: int) -> bool:
+    return isinstance(rows, np.ndarray) and rows.shape == (count, columns) and rows.dtype.kind == "i"
+
+
 class ShardWriter:
     """Write records as shards; a killed writer is resumed after its last complete shard. See `RecordWriter`.
 
@@ -149,7 +155,7 @@ class ShardWriter:
         shard_bytes: when a shard is closed.
 
     Raises:
-        UserError: the place cannot be written, or another process is writing there.
+        UserError: the place cannot be written, another process is writing there, or what is there is damaged.
     """
 
     def __init__(self, folder: Path, kind: RecordKind, shard_bytes: int = SHARD_BYTES) -> None:
@@ -157,10 +163,14 @@ class ShardWriter:
         self._guard = lock_folder(folder)
         state_path = folder / _STATE_FILE
         self.is_complete = (folder / INDEX_FILE).exists() and not state_path.exists()
-        notes = json.loads(state_path.read_text()) if state_path.exists() else {"shards": [], "state": None}
-        self._shards: list[list] = notes["shards"]
-        self.state: dict | None = notes["state"]
-        self.entries = sum(count for _, count in self._shards)
+        try:
+            notes = json.loads(state_path.read_text()) if state_path.exists() else {"shards": [], "state": None}
+            self._shards: list[list] = notes["shards"]
+            self.state: dict | None = notes["state"]
+            self.entries = sum(count for _, count in self._shards)
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            self._guard.close()
+            raise InputFileError(state_path, f"is damaged ({error})", f"remove {folder} and begin again") from error
         self._archive: tarfile.TarFile | None = None
         self._rows: list[list[int]] = []
 
@@ -200,7 +210,8 @@ class ShardWriter:
     def close(self) -> None:
         """Close without finishing; complete shards can be resumed from."""
         if self._archive is not None:
-            self._archive.fileobj.close()
+            with suppress(OSError):  # a full disk, again: the shard is not complete and will be written anew
+                self._archive.fileobj.close()
         self._guard.close()
 
     def _add(self, key: str, fields: Fields) -> None:
@@ -241,7 +252,5 @@ class ShardWriter:
         return self.folder / ".unfinished.tar"
 
     def _full(self, error: OSError) -> UserError:
-        return UserError(
-            f"{self.folder}: cannot be written ({error.strerror}); complete shards are safe: make room and run again "
-            "with --resume"
-        )
+        problem = f"{self.folder}: cannot be written ({error.strerror or error})"
+        return UserError(f"{problem}; complete shards are safe: make room and run again with --resume")

@@ -1,10 +1,14 @@
 """Write files so that a stop half-way leaves the old file, or none, but never half of one."""
 
-import os
-import tempfile
+import errno
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from portrait4d.files.errors import explain_write_errors
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -13,16 +17,22 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     The temporary name keeps the suffix of `path`, since many writers choose their format by it.
     Creates the folder. On an error the temporary file is removed and `path` is untouched.
+
+    Raises:
+        OutputFileError: the place cannot be written, or the disk is full.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".tmp-{secrets.token_hex(8)}{path.suffix}")
+    with explain_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch(exist_ok=False)  # so the system applies the umask; to ask for it is to change it for a moment
     try:
-        yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        mode = temporary.stat().st_mode
+        with explain_write_errors(path, _DISK_FULL):  # other errors can be those of what the block reads
+            yield temporary
+        with explain_write_errors(path):
+            temporary.chmod(mode)  # for writers that make the file anew, such as safetensors
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -36,9 +46,3 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Write UTF-8 `text` to `path` atomically."""
     write_bytes(path, text.encode())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -80,12 +80,15 @@ def open_url(url: str, headers: dict[str, str] | None = None, timeout_s: float =
     """Open an http or https address for reading.
 
     Raises:
-        DownloadError: another scheme, or a redirection from https to http.
+        DownloadError: another scheme, no usable address, or a redirection from https to http.
         OSError: the server cannot be reached, or answers with an error status (`urllib.error.HTTPError`).
     """
     if not url.startswith(("https://", "http://")):
         raise DownloadError(f"{url}: expected an address that begins with https:// or http://")
-    return _OPENER.open(urllib.request.Request(url, headers=_HEADERS | (headers or {})), timeout=timeout_s)
+    try:
+        return _OPENER.open(urllib.request.Request(url, headers=_HEADERS | (headers or {})), timeout=timeout_s)
+    except (ValueError, http.client.InvalidURL) as error:
+        raise DownloadError(f"{url}: no usable address ({error}); write special letters as %XX") from error
 
 
 def download_file(
@@ -95,15 +98,17 @@ def download_file(
 
     Raises:
         DownloadError: the server does not have the file, keeps breaking off, or sends something whose size or sha256
-            is not the expected one; the disk is too small; or another process downloads the same file.
+            is not the expected one; the file cannot be written; or another process downloads it.
     """
     target, patience = Path(target), patience or Patience()
+    if target.is_dir():
+        raise DownloadError(f"{target}: is a folder; remove it, or choose another folder")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _part_path(target).open("ab") as part:
             _lock(part, target)
             return _complete(remote, target, part, progress or (lambda done, total: None), patience)
-    except PermissionError as error:
+    except OSError as error:
         raise DownloadError(f"{target}: cannot be written ({error.strerror}); choose another folder") from error
 
 

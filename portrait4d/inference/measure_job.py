@@ -8,6 +8,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +23,7 @@ from tqdm import tqdm
 from portrait4d import __version__
 from portrait4d.config.measuring import MeasureConfig
 from portrait4d.files.append import append_line
-from portrait4d.files.errors import InputFileError, UserError
+from portrait4d.files.errors import InputFileError, OutputFileError, UserError, explain_write_errors
 from portrait4d.files.home import expand_home
 from portrait4d.geometry.mirroring import HeadMirror
 from portrait4d.inference.fake_heads import FakeHeads, share_size
@@ -37,7 +38,7 @@ from portrait4d.metrics.evaluate import (
 )
 from portrait4d.metrics.feature_statistics import Capture, FeatureStatistics, merge_statistics
 from portrait4d.metrics.image_sets import ImageSet, load_batches, open_image_set
-from portrait4d.models.pretrained.detectors import load_detector
+from portrait4d.models.pretrained.detectors import load_detector, require_fitting
 from portrait4d.ops.backend import exact_convolutions, pick_device
 
 RUN_FILES = ("training_options.json", "config.yaml", "config.json")
@@ -73,7 +74,8 @@ def run_measurement(config: MeasureConfig) -> Iterator[dict]:
     """Compute every metric and yield its line, already appended to its file.
 
     Raises:
-        UserError: an unknown metric, no labels for the network's heads, an unusable detector, network or data.
+        UserError: an unknown metric, no labels for the network's heads, an unusable detector, network or data, or a
+            file that cannot be written: noticed before anything is measured.
     """
     try:
         metrics = [parse_metric(name) for name in dict.fromkeys(config.metrics)]
@@ -85,11 +87,13 @@ def run_measurement(config: MeasureConfig) -> Iterator[dict]:
     with ExitStack() as stack:
         pool = stack.enter_context(ProcessPoolExecutor(config.gpus, context)) if config.gpus > 1 else None
         job = _Job(config, metrics, pool)
+        for path in filter(None, (result_path(config, metric.name) for metric in metrics)):
+            _require_writable(path)
         for metric in metrics:
             line = job.measure(metric)
             path = result_path(config, metric.name)
             if path is not None:
-                append_line(path, json.dumps(line))
+                _append(path, json.dumps(line))
             yield line
 
 
@@ -99,6 +103,19 @@ def result_path(config: MeasureConfig, metric: str) -> Path | None:
         return config.out
     is_run = config.fakes is None and any((config.network.parent / name).is_file() for name in RUN_FILES)
     return config.network.parent / f"metric-{metric}.jsonl" if is_run else None
+
+
+def _require_writable(path: Path) -> None:
+    with explain_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
+
+
+def _append(path: Path, line: str) -> None:
+    try:
+        append_line(path, line)
+    except OutputFileError as error:
+        raise UserError(f"{error}; this is missing in it: {line}") from error
 
 
 def format_duration(seconds: float) -> str:
@@ -117,10 +134,12 @@ class _Job:
         self.config = config
         self.pool = pool
         self.device = pick_device(config.device)
-        self.detector = load_detector(config.detector, "cpu", config.accept_unverified).identity
+        detector = load_detector(config.detector, self.device, config.accept_unverified)
+        self.detector = detector.identity
         self.reals = open_image_set(config.data)
+        sets = [self.reals]
         if config.fakes is not None:
-            open_image_set(config.fakes)
+            sets.append(open_image_set(config.fakes))
         elif not config.network.is_file():
             raise InputFileError(config.network, "no such file", "give --network a .safetensors or .pkl, or --fakes")
         elif not self.reals.has_labels:
@@ -132,6 +151,9 @@ class _Job:
                 known = self.needs.get(part, Need(metric.capture))
                 classes = known.classes or (part.is_fake and metric.kind == "is")
                 self.needs[part] = Need(join_captures([known.capture, metric.capture]), classes)
+        with_classes = any(need.classes for need in self.needs.values())
+        for images in sets:
+            require_fitting(detector, images.load(0).to(self.device), images.path, with_classes)
         self.collected: dict[Part, SetStatistics] = {}
 
     def measure(self, metric: Metric) -> dict:
@@ -176,20 +198,26 @@ class _Job:
             stored = self._stored(part)
             self.collected[part] = stored or self._collect_parts(part)
             if stored is None and not part.is_fake and self.config.cache is not None:
-                path, description = self._cache_entry(part)
-                self.collected[part].features.save(path, description)
+                self._keep(part)
         return self.collected[part]
+
+    def _keep(self, part: Part) -> None:
+        path, description = self._cache_entry(part)
+        try:
+            self.collected[part].features.save(path, description)
+        except OutputFileError as error:
+            tqdm.write(f"{error}; the next run measures again", file=sys.stderr)
 
     def _stored(self, part: Part) -> SetStatistics | None:
         if part.is_fake or self.config.cache is None:
             return None
         path, description = self._cache_entry(part)
-        if not path.is_file():
+        if not os.path.isfile(path):  # unlike Path.is_file, False where a folder may not be read
             return None
         try:
             return SetStatistics(FeatureStatistics.load(path, description))
         except InputFileError as error:
-            tqdm.write(f"measured again: {error}")
+            tqdm.write(f"measured again: {error}", file=sys.stderr)
             return None
 
     def _cache_entry(self, part: Part) -> tuple[Path, dict]:
@@ -274,7 +302,7 @@ def _join(groups: Iterable[NumberedImages], size: int) -> Iterator[NumberedImage
 
 
 def _collect_to_files(config: MeasureConfig, part: Part, need: Need, rank: int, folder: str) -> str | None:
-    """Run in a process of its own; return what a user can put right as text, for errors do not travel."""
+    """Run in a process of its own; return a UserError's text, so that all are waited for."""
     if torch.cuda.is_available() and config.device != "cpu":
         torch.cuda.set_device(rank % torch.cuda.device_count())
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.gpus))

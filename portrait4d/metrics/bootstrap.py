@@ -11,6 +11,8 @@ import numpy as np
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
+_ROUNDING = 64 * np.finfo(np.float64).eps
+"""Spread, relative to the numbers' size, that may be rounding alone."""
 
 
 class Estimate(NamedTuple):
@@ -46,19 +48,32 @@ def resample_weights(groups: Sequence[object], resamples: int = RESAMPLES, seed:
 
 def estimate_mean(values: np.ndarray, weights: np.ndarray) -> Estimate:
     """Return the mean of values (N,), with its percentile interval over the drawings (1 + resamples, N)."""
-    return _with_interval(weights @ values / weights.sum(axis=1))
+    return _with_interval(_average(values, weights))
 
 
 def estimate_correlation(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> Estimate:
-    """Return Pearson's correlation of values (N,) and (N,), with its interval; NaN if either does not vary."""
-    total = weights.sum(axis=1)
-    means = [weights @ values / total for values in (first, second)]
-    pairs = ((first, second, 0, 1), (first, first, 0, 0), (second, second, 1, 1))
-    covariance, *variances = (weights @ (a * b) / total - means[i] * means[j] for a, b, i, j in pairs)
-    if min(variance[0] for variance in variances) <= np.finfo(np.float64).eps:
+    """Return Pearson's correlation of values (N,) and (N,), with its interval; NaN if either does not vary.
+
+    Drawings in which either does not vary are left out of the interval.
+    """
+    if any(np.ptp(values) <= _ROUNDING * np.abs(values).max() for values in (first, second)):
         return Estimate(float("nan"), float("nan"), float("nan"))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return _with_interval(covariance / np.sqrt(variances[0] * variances[1]))
+    first, second = ((values - values.mean()) / values.std() for values in (first, second))
+    means = [_average(values, weights) for values in (first, second)]
+    variances = [_variance(values, mean, weights) for values, mean in zip((first, second), means, strict=True)]
+    covariance = _average(first * second, weights) - means[0] * means[1]
+    return _with_interval(np.clip(covariance / np.sqrt(variances[0] * variances[1]), -1, 1))
+
+
+def _average(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return weights @ values / weights.sum(axis=1)
+
+
+def _variance(values: np.ndarray, mean: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the variance of values (N,) in each drawing, NaN where they do not vary."""
+    square = _average(values**2, weights)
+    variance = square - mean**2
+    return np.where(variance > _ROUNDING * square, variance, np.nan)
 
 
 def _with_interval(statistics: np.ndarray) -> Estimate:

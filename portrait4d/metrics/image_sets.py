@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from portrait4d.data.image_io import decode_image
 from portrait4d.data.lmdb_store import DATA_FILE
@@ -17,6 +17,7 @@ from portrait4d.data.portrait_folder import ALIGNED_IMAGES, IMAGE_SUFFIXES, Port
 from portrait4d.data.record_arrays import still_picture
 from portrait4d.data.record_stores import record_errors
 from portrait4d.data.shards import INDEX_FILE
+from portrait4d.data.worker_errors import build_loader, unwrap_batch
 from portrait4d.files.errors import InputFileError
 from portrait4d.geometry.mirroring import HeadMirror, mirror_image
 from portrait4d.metrics.evaluate import NumberedImages
@@ -63,7 +64,8 @@ def open_image_set(path: str | Path, mirror: HeadMirror | None = None) -> ImageS
         raise InputFileError(path, "no such folder", "give a database, or a folder of pictures")
     if (path / ALIGNED_IMAGES).is_dir():
         return _FolderImages(path, [p.image_path for p in PortraitFolder(path).items()], mirror, has_labels=True)
-    files = [p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not _is_hidden(p, path)]
+    pictures = (p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    files = [p for p in pictures if not _is_hidden(p, path)]
     if not files:
         raise InputFileError(path, f"no picture ({', '.join(IMAGE_SUFFIXES)}) in this folder", "give another folder")
     return _FolderImages(path, sorted(files), mirror, has_labels=False)
@@ -71,7 +73,7 @@ def open_image_set(path: str | Path, mirror: HeadMirror | None = None) -> ImageS
 
 def load_batches(
     images: ImageSet, chosen: Sequence[int], batch: int = 64, workers: int = 0, rank: int = 0, ranks: int = 1
-) -> "DataLoader[NumberedImages]":
+) -> Iterator[NumberedImages]:
     """Return the batches of one of several processes; `numbers` are places in `chosen`.
 
     Args:
@@ -80,9 +82,12 @@ def load_batches(
         batch: pictures per batch.
         workers: processes that read for this one; 0 reads here.
         rank, ranks: this process, which takes places rank, rank + ranks, ..., and the number of processes.
+
+    Raises:
+        UserError: while iterating, a picture that cannot be read.
     """
     dataset = _Chosen(images, chosen, range(rank, len(chosen), ranks))
-    return DataLoader(dataset, batch_size=batch, num_workers=workers, collate_fn=_collate)
+    return map(unwrap_batch, build_loader(dataset, _collate, batch_size=batch, num_workers=workers))
 
 
 class _Chosen(Dataset):

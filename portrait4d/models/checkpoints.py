@@ -69,7 +69,7 @@ def save_network(path: str | Path, network: Network, dtype: torch.dtype | None =
         dtype: of the stored floating-point numbers; loading gives the network's own types again. None: as they are.
 
     Raises:
-        UserError: a number is too large for `dtype`.
+        UserError: a number is too large for `dtype`, or the file cannot be written.
     """
     head = getattr(network, "head", None)
     tensors = {
@@ -83,7 +83,10 @@ def save_network(path: str | Path, network: Network, dtype: torch.dtype | None =
     if head is not None:
         description["head"] = {"name": head.name} if head.open_head is None else head.open_head.as_dict()
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"portrait4d": json.dumps(description)})
+        try:
+            save_file(tensors, temporary, metadata={"portrait4d": json.dumps(description)})
+        except SafetensorError as error:
+            raise UserError(f"{path}: cannot be written ({error})") from error
 
 
 def load_network(
@@ -197,10 +200,14 @@ def load_renamed(path: str | Path, config: Config, head: HeadModel | None, tenso
     """Build the network of a configuration from its head model and its other tensors, by our names.
 
     Raises:
-        InputFileError: naming `path` and what is missing, left over or of another shape.
+        InputFileError: naming `path` and what is missing, left over or of another shape, or sizes that nothing has.
     """
-    with torch.device("meta"):
-        network = _KINDS[_kind_of(config)].build(config, head)
+    try:
+        with torch.device("meta"):
+            network = _KINDS[_kind_of(config)].build(config, head)
+    except (RuntimeError, TypeError) as error:  # what torch makes of sizes beyond all bounds
+        problem = " ".join(str(error).split())[:120]
+        raise InputFileError(path, f"impossible configuration ({problem})", "convert or train it again") from error
     wanted = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith(HEAD)}
     missing = sorted(set(wanted) - set(tensors))
     unexpected = sorted(set(tensors) - set(wanted))
@@ -239,7 +246,7 @@ def _kind_of(config: Config) -> str:
 
 
 def _require_kind(path: Path, found: object, kind: str | None) -> None:
-    if found not in _KINDS or kind not in (None, found):
+    if not isinstance(found, str) or found not in _KINDS or kind not in (None, found):
         raise InputFileError(path, f"expected a {kind or ' or '.join(_KINDS)}, got {found!r}", "give another file")
 
 

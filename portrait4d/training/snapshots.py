@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from portrait4d.data.image_io import save_image
 from portrait4d.files.atomic import atomic_path
-from portrait4d.files.errors import InputFileError, UserError
+from portrait4d.files.errors import InputFileError, OutputFileError, UserError
 from portrait4d.models.checkpoints import HEAD, save_network
 from portrait4d.training.run_state import RunState
 from portrait4d.training.tasks import Task
@@ -44,6 +44,8 @@ class Snapshots:
         """
         try:
             yield
+        except OutputFileError as error:
+            raise UserError(f"{error}; free space, then run again") from error
         except (OSError, SafetensorError) as error:  # safetensors says by an error of its own that the disk is full
             raise UserError(f"{self.folder}: cannot be written ({error}); free space, then run again") from error
 

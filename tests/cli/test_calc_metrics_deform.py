@@ -107,6 +107,26 @@ def test_stored_statistics_serve_until_the_data_change(folders: tuple[Path, Path
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
+def test_results_come_out_where_nothing_can_be_stored(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    arguments = ["--data", folders[0], "--fakes", folders[1], "--metrics", "fid12_full"]
+    result = run(*arguments, "--cache", tmp_path / "file/cache")
+    assert lines(result)[0]["results"]["fid12_full"] > 0
+    assert "cannot be written" in result.stderr and "the next run measures again" in result.stderr
+
+
+def test_bad_outputs_are_noticed_before_measuring(folders: tuple[Path, Path]) -> None:
+    result = run("--data", folders[0], "--fakes", folders[1], "--metrics", "fid12", "--no-cache", "--out", folders[0])
+    assert result.exit_code == 1 and "Is a directory" in result.stderr and "img" not in result.stderr
+
+
+def test_pictures_that_the_detector_does_not_take(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    save_image(tmp_path / "small" / "0.png", torch.zeros(3, 8, 8))
+    result = run("--data", folders[0], "--fakes", tmp_path / "small", "--metrics", "fid1", "--no-cache")
+    assert result.exit_code == 1 and "at least 16 pixels a side" in result.stderr
+    assert isinstance(result.exception, SystemExit)
+
+
 def test_mirrored_reals_count_where_the_metric_lets_them(folders: tuple[Path, Path]) -> None:
     arguments = ["--data", folders[0], "--fakes", folders[1], "--metrics", "fid30,fid30_full", "--no-cache"]
     assert [line["num_real"] for line in lines(run(*arguments, "--mirror", 1))] == [24, 12]
@@ -160,6 +180,8 @@ def test_heads_do_not_depend_on_the_number_of_processes(network: Path, database:
         (["--metrics", "is4", "--fakes", "{folder}"], "needs classes, which pixels16 lacks"),
         (["--metrics", "pr1k3", "--fakes", "{folder}", "--data", "{folder2}"], "neighbours: expected 1 to below"),
         (["--detector", "absent.pth"], "absent.pth: no such detector"),
+        (["--fakes", "{folder}", "--out", "{folder}"], "cannot be written (Is a directory)"),
+        (["--fakes", "{folder}", "--out", "{folder}/00.png/x.jsonl"], "x.jsonl: cannot be written"),
     ],
 )
 def test_bad_input(

@@ -123,6 +123,9 @@ def test_list_says_what_is_there(environment: dict[str, str], tmp_path: Path) ->
     assert states == dict.fromkeys(EXTERNAL_WEIGHTS, "missing") | {"vgg16": "there", "flame": "there", "bfm": "bad"}
     assert str(folder / "pdfgc/weights/motion_model.pth") in process.stdout
     assert "not a readable MATLAB file" in process.stdout
+    process = run("vgg16", "bfm", "--list", env=environment)
+    states = {line.split()[1]: line.split()[0] for line in process.stdout.splitlines() if line[0] != " "}
+    assert states == {"vgg16": "there", "bfm": "bad"}
 
 
 @pytest.mark.parametrize(
@@ -131,6 +134,7 @@ def test_list_says_what_is_there(environment: dict[str, str], tmp_path: Path) ->
         (["flame"], "flame is never fetched: register at https://flame.is.tue.mpg.de"),
         (["bfm"], "Basel"),
         (["nose"], "nose: expected one of motion_encoder"),
+        (["nose", "--list"], "nose: expected one of motion_encoder"),
         (["genhead", "--repo", "nobody/nothing", "--accept-licences"], "404"),
         (["vgg16", "--url", "vgg16=ftp://x", "--accept-licences"], "https://"),
         (["vgg16", "--url", "vgg16"], "expected KEY=ADDRESS"),
@@ -168,6 +172,12 @@ def test_bfm_files_are_checked(tmp_path: Path) -> None:
     }
     savemat(path, content)
     check_bfm(path)
+    savemat(path, content, do_compression=True)
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:150] + b"\xff" * 8 + whole[158:]):
+        path.write_bytes(damaged)
+        with pytest.raises(InputFileError, match="not a readable MATLAB file"):
+            check_bfm(path)
     savemat(path, content | {"idBase": np.zeros((3 * vertices, 79))})
     with pytest.raises(InputFileError, match=r"idBase: expected shape \(None, 80\), got \(15, 79\)"):
         check_bfm(path)

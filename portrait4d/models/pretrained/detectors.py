@@ -174,6 +174,32 @@ def detect_classes(detector: Detector, images: Tensor) -> Tensor:
     return probabilities
 
 
+@torch.no_grad()
+def require_fitting(detector: Detector, picture: Tensor, path: Path, with_classes: bool = False) -> None:
+    """Try a detector with a picture.
+
+    Args:
+        detector: the detector.
+        picture: (3, H, W) uint8 RGB, where the detector is.
+        path: where the picture comes from.
+        with_classes: try its class probabilities too, if it knows classes.
+
+    Raises:
+        InputFileError: naming `path`: the picture is too small, or the detector is a network of another kind.
+    """
+    try:
+        found = [detector.network.features(picture[None])]
+        if with_classes:
+            found.append(detector.network.class_probabilities(picture[None]))
+        shapes = [tuple(values.shape) for values in found if values is not None]
+        if any(len(shape) != 2 or shape[0] != 1 for shape in shapes):
+            raise ValueError(f"expected one vector for one picture, got shapes {shapes}")
+    except (RuntimeError, ValueError, AttributeError, TypeError, torch.jit.Error) as error:
+        problem = " ".join(str(error).split())[:200]
+        name = detector.identity.name
+        raise InputFileError(path, f"the detector ({name}) does not take its pictures ({problem})") from error
+
+
 def load_script(path: Path, device: torch.device) -> nn.Module:
     """Open a TorchScript archive in evaluation mode.
 

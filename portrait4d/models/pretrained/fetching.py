@@ -5,7 +5,8 @@ and where to put them, and checks what was put there.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,16 @@ from portrait4d.files.model_hub import find_in_repository, list_repository
 from portrait4d.geometry.flame_assets import load_flame_assets
 from portrait4d.models.pretrained.registry import ASSETS_VARIABLE, EXTERNAL_WEIGHTS, PACKAGE_MODELS, ExternalWeights
 
+_MATLAB_DAMAGE = (
+    matlab.MatReadError,
+    zlib.error,
+    OSError,
+    ValueError,
+    TypeError,
+    NotImplementedError,
+    IndexError,
+    KeyError,
+)
 _BFM_SHAPES = {"meanshape": (1, None), "idBase": (None, 80), "exBase": (None, 64), "tri": (None, 3)}
 
 
@@ -82,10 +93,25 @@ def resolve_assets_folder(folder: str | Path | None) -> Path:
     return expand_home(chosen)
 
 
-def list_assets(assets: Path) -> list[AssetState]:
-    """Tell of every asset whether it is in its place, below `assets` or `portrait4d/models`, and sound."""
+def list_assets(assets: Path, keys: Sequence[str] = ()) -> list[AssetState]:
+    """Tell of assets whether they are in their places, below `assets` or `portrait4d/models`, and sound.
+
+    Args:
+        assets: the folder.
+        keys: of `EXTERNAL_WEIGHTS` and `REGISTERED_ASSETS`; empty for all.
+
+    Raises:
+        UserError: an unknown key.
+    """
+    known = [*EXTERNAL_WEIGHTS, *REGISTERED_ASSETS]
+    for key in keys:
+        _require_key(key, known)
     states = []
-    for key, weights in EXTERNAL_WEIGHTS.items():
+    for key in dict.fromkeys(keys or known):
+        if key in REGISTERED_ASSETS:
+            states.append(_registered_state(key, REGISTERED_ASSETS[key], assets))
+            continue
+        weights = EXTERNAL_WEIGHTS[key]
         places = [root / weights.path for root in (assets, PACKAGE_MODELS)]
         found = next((place for place in places if place.is_file()), None)
         if found is None:
@@ -93,7 +119,7 @@ def list_assets(assets: Path) -> list[AssetState]:
         else:
             problem = find_problem(found, weights)
             states.append(AssetState(key, weights.title, "bad" if problem else "there", found, problem))
-    return states + [_registered_state(key, asset, assets) for key, asset in REGISTERED_ASSETS.items()]
+    return states
 
 
 def find_problem(path: Path, weights: ExternalWeights) -> str:
@@ -114,8 +140,7 @@ def choose_missing(request: FetchRequest) -> list[str]:
     for key in [*request.keys, *request.addresses]:
         if key in REGISTERED_ASSETS:
             raise UserError(f"{key} is never fetched: {REGISTERED_ASSETS[key].instructions}")
-        if key not in EXTERNAL_WEIGHTS:
-            raise UserError(f"{key}: expected one of {', '.join(EXTERNAL_WEIGHTS)}")
+        _require_key(key, EXTERNAL_WEIGHTS)
     chosen = []
     for key in dict.fromkeys(request.keys or EXTERNAL_WEIGHTS):
         place = request.assets / EXTERNAL_WEIGHTS[key].path
@@ -208,7 +233,7 @@ def check_bfm(path: Path) -> None:
     """
     try:
         content = loadmat(path, variable_names=list(_BFM_SHAPES))
-    except (matlab.MatReadError, OSError, ValueError, TypeError, NotImplementedError, IndexError, KeyError) as error:
+    except _MATLAB_DAMAGE as error:
         raise InputFileError(path, f"not a readable MATLAB file ({error})", "make it again") from error
     for name, shape in _BFM_SHAPES.items():
         found = getattr(content.get(name), "shape", None)
@@ -216,6 +241,11 @@ def check_bfm(path: Path) -> None:
             raise InputFileError(path, f"{name}: expected shape {shape}, got {found}", "make it again")
     if not content["meanshape"].shape[1] == len(content["idBase"]) == len(content["exBase"]):
         raise InputFileError(path, "meanshape, idBase, exBase: expected one number of vertices", "make it again")
+
+
+def _require_key(key: str, known: Collection[str]) -> None:
+    if key not in known:
+        raise UserError(f"{key}: expected one of {', '.join(known)}")
 
 
 def _check_flame(folder: Path) -> None:

@@ -91,6 +91,8 @@ def test_other_yaml_readers_keep_their_numbers() -> None:
         ("blur.fade_kimg=-1", "sigma, fade_kimg: expected at least 0"),
         ("conditioning.swap_probability=1.5", "swap_probability: expected from 0 to 1, got 1.5"),
         ("head=smpl", "head: Input should be 'flame' or 'synthetic'"),
+        ("optim.generator_lr=.nan", "optim.generator_lr: Input should be a finite number"),
+        ("blur.sigma=.inf", "blur.sigma: Input should be a finite number"),
     ],
 )
 def test_numbers_out_of_range_in_a_training_are_named(tmp_path: Path, override: str, message: str) -> None:
@@ -129,6 +131,8 @@ def test_overrides(tmp_path: Path) -> None:
         ("motion_kind: arkit", "motion_kind: Input should be 'pdfgc' or 'flame'"),
         ("- 1", "expected a mapping at the top, got list"),
         ("a: [", "is not YAML"),
+        ("volume: {box_warp: 1.2}\nimage_resolution: 64\nvolume: {}", "is not YAML: 'volume' comes twice"),
+        ("volume: {box_warp: 1.2, box_warp: 1.3}", "'box_warp' comes twice"),
     ],
 )
 def test_bad_files_are_one_line_with_the_file_and_the_path(tmp_path: Path, text: str, message: str) -> None:
@@ -139,6 +143,15 @@ def test_bad_files_are_one_line_with_the_file_and_the_path(tmp_path: Path, text:
     assert message in str(error.value)
     assert str(error.value).startswith(str(path))
     assert "\n" not in str(error.value)
+
+
+def test_a_section_may_extend_another(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("volume: &v {<<: {box_warp: 1.2, depth_samples: 8}, box_warp: 1.3}\n")
+    assert load_config(ReconstructorConfig, path).volume.box_warp == 1.3
+    path.write_text("volume: {}\nimage_resolution: 64\nvolume: {}\n")
+    with pytest.raises(InputFileError, match="line 3, column 1"):
+        load_config(ReconstructorConfig, path)
 
 
 def test_a_missing_file_lists_what_there_is() -> None:

@@ -303,8 +303,9 @@ def test_error_keeps_the_old_film(tmp_path: Path) -> None:
     ("name", "frames", "fps", "message"),
     [
         ("a.avi", [torch.zeros(3, 8, 8)], 25, r"path: expected the suffix .mp4, got 'a\.avi'"),
-        ("a.mp4", [torch.zeros(3, 8, 8)], 0, "fps: expected above 0, at most 1000, got 0"),
-        ("a.mp4", [torch.zeros(3, 8, 8)], float("nan"), "fps: expected above 0"),
+        ("a.mp4", [torch.zeros(3, 8, 8)], 0, "fps: expected from 1/1001 to 1000, got 0"),
+        ("a.mp4", [torch.zeros(3, 8, 8)], float("nan"), "fps: expected from 1/1001"),
+        ("a.mp4", [torch.zeros(3, 8, 8)], 0.0004, "fps: expected from 1/1001 to 1000, got 0.0004"),
         ("a.mp4", [], 25, "frames: expected at least one frame, got none"),
         ("a.mp4", [torch.zeros(8, 8)], 25, r"frame: expected shape \(3, H, W\), got \(8, 8\)"),
         ("a.mp4", [torch.full((3, 8, 8), torch.nan)], 25, "image: expected numbers, got 192 NaN among 192"),

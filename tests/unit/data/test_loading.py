@@ -10,6 +10,7 @@ from torch import Tensor
 
 from portrait4d.data.loading import BatchLoader, LoadingConfig
 from portrait4d.data.sampling import grid_size, shuffled_order, subset_indices
+from portrait4d.files.errors import InputFileError
 
 
 class Drawn(NamedTuple):
@@ -80,6 +81,24 @@ def test_workers_and_resuming_change_nothing() -> None:
     assert batches(LoadingConfig(3, seed=2), 8) != alone
     numbers = sum((numbers for _, numbers in alone), [])
     assert len(set(numbers)) == len(numbers), "items are drawn anew each time"
+
+
+class Damaged(Numbers):
+    """Numbers of which the last cannot be read."""
+
+    def load(self, index: int, generator: torch.Generator | None = None) -> Drawn:
+        if index == self.count - 1:
+            raise InputFileError("some.db", f"record {index} is damaged", "pack it again")
+        return super().load(index, generator)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_problems_of_items_come_out_as_they_were(workers: int) -> None:
+    loader = BatchLoader(Damaged(4), LoadingConfig(4, workers=workers))
+    with pytest.raises(InputFileError, match="^some.db: record 3 is damaged; pack it again$") as caught:
+        next(loader)
+    assert str(caught.value.path) == "some.db" and loader.batches_done == 0
+    loader.close()
 
 
 def test_epochs_are_counted() -> None:

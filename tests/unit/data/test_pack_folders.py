@@ -132,6 +132,13 @@ def test_bad_clips_are_reported(clips: Path, tmp_path: Path) -> None:
     assert "different numbers of files" in report.bad[0][1] and "expected an encoded picture" in report.bad[1][1]
 
 
+def test_hidden_files_are_not_counted(clips: Path, tmp_path: Path) -> None:
+    (clips / "clip-000/segs/.DS_Store").touch()
+    (clips / "clip-001/motion_feats/.tmp-abc.npy").touch()
+    report = pack_clips(PackConfig(clips, tmp_path / "out", SIDE, frames=5))
+    assert report.entries == 3 and not report.bad
+
+
 @pytest.mark.parametrize("container", ["lmdb", "shards"])
 def test_an_interrupted_run_goes_on(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, container: str) -> None:
     config = PackConfig(raw, tmp_path / "out", SIDE, workers=0, container=container, commit_every=3, shard_mb=0)

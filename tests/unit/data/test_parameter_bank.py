@@ -14,6 +14,7 @@ from portrait4d.data.parameter_bank import (
     ParameterBank,
 )
 from portrait4d.files.errors import InputFileError
+from tests.helpers.damaged_arrays import DAMAGED_ARRAYS
 
 
 def columns(rows: tuple[int, ...], count: int, start: float) -> np.ndarray:
@@ -50,6 +51,10 @@ def test_published_files_load_whatever_their_leading_dimensions(tmp_path: Path) 
     assert torch.equal(loaded.cameras, made.cameras) and torch.equal(loaded.shapes, made.shapes)
     assert torch.equal(loaded.still.expression, made.still.expression)
     assert torch.equal(loaded.video.pose, made.video.pose)
+    for content in DAMAGED_ARRAYS:
+        (tmp_path / VIDEO_MOTION_FILE).write_bytes(content)
+        with pytest.raises(InputFileError, match=f"{VIDEO_MOTION_FILE}: not a readable .npy array"):
+            ParameterBank.load(tmp_path)
     (tmp_path / VIDEO_MOTION_FILE).unlink()
     with pytest.raises(InputFileError, match=VIDEO_MOTION_FILE):
         ParameterBank.load(tmp_path)

@@ -8,6 +8,7 @@ import torch
 
 from portrait4d.data.sample_rows import IDENTITIES, MOTIONS, open_sample_rows
 from portrait4d.files.errors import AssetMissingError, InputFileError, UserError
+from tests.helpers.damaged_arrays import DAMAGED_ARRAYS
 from tests.helpers.parameter_files import write_parameter_sets
 
 
@@ -49,9 +50,10 @@ def test_missing_and_foreign_files_are_named(tmp_path: Path) -> None:
         np.save(tmp_path / MOTIONS, content, allow_pickle=True)
         with pytest.raises(InputFileError, match=message):
             open_sample_rows(tmp_path)
-    (tmp_path / MOTIONS).write_text("hello")
-    with pytest.raises(InputFileError, match="cannot be read as a numpy array"):
-        open_sample_rows(tmp_path)
+    for content in (b"hello", *DAMAGED_ARRAYS):
+        (tmp_path / MOTIONS).write_bytes(content)
+        with pytest.raises(InputFileError, match="cannot be read as a numpy array"):
+            open_sample_rows(tmp_path)
     (tmp_path / MOTIONS).unlink()
     with pytest.raises(AssetMissingError, match=MOTIONS):
         open_sample_rows(tmp_path)

@@ -3,9 +3,12 @@
 import io
 import os
 import pickle
+import shutil
 import tarfile
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,8 +18,10 @@ from portrait4d.data.lmdb_store import LmdbReader, LmdbRecordStore
 from portrait4d.data.portrait_dataset import PortraitDataset
 from portrait4d.data.record_stores import detect_kind
 from portrait4d.data.records import CLIP, STILL, encode_record
-from portrait4d.data.shards import ShardRecordStore, shards_of_rank, stream_shard
+from portrait4d.data.shards import ShardRecordStore, ShardWriter, shards_of_rank, stream_shard
 from portrait4d.files.errors import InputFileError, UserError
+from tests.helpers.damaged_arrays import DAMAGED_ARRAYS
+from tests.helpers.full_disk import file_size_limit
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +97,6 @@ def test_stores_are_pickled_and_forked(shards: Path) -> None:
 
 
 def test_damage_is_named(shards: Path, tmp_path: Path) -> None:
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(shards, copy)
     os.truncate(copy / "shard-00001.tar", 6000)
@@ -119,3 +122,44 @@ def test_damage_is_named(shards: Path, tmp_path: Path) -> None:
         list(stream_shard(io.BytesIO((shards / "shard-00000.tar").read_bytes()[:5000]), STILL))
     with pytest.raises(ValueError, match="expected records of Datum_vfhq"):
         list(stream_shard(io.BytesIO((shards / "shard-00000.tar").read_bytes()), CLIP))
+
+
+def test_damaged_tables_are_named(shards: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(shards, copy)
+    table = copy / "shard-00001.npy"
+    rows = np.load(table)
+    for other in (rows[:, :-1], rows[0], rows.astype(float), rows[1:]):
+        np.save(table, other)
+        with pytest.raises(InputFileError, match="its shards' index files do not fit index.json; copy it again"):
+            ShardRecordStore(copy)
+    for content in DAMAGED_ARRAYS:
+        table.write_bytes(content)
+        with pytest.raises(InputFileError, match="not a readable index of shards"):
+            ShardRecordStore(copy)
+
+
+def test_a_full_disk_is_said_and_complete_shards_are_gone_on_with(still_database: Path, tmp_path: Path) -> None:
+    values = [value for key, value in LmdbReader(still_database).items() if key.isdigit()]
+    folder = tmp_path / "unfinished"
+    with (
+        file_size_limit(50000),
+        pytest.raises(UserError, match="cannot be written .* make room and run again with --resume"),
+        closing(ShardWriter(folder, STILL, 20000)) as writer,
+    ):
+        writer.append(values[:4], {"next": 4})
+        assert (folder / "shard-00000.tar").exists()
+        writer.append(values[4:], {"next": 16})
+    with closing(ShardWriter(folder, STILL, 20000)) as writer:
+        assert (writer.entries, writer.state) == (4, {"next": 4})
+        writer.append(values[4:], {"next": 16})
+        writer.finish(tmp_path / "made")
+    assert len(ShardRecordStore(tmp_path / "made")) == 16
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"shards": 1, "state": null}'])
+def test_damaged_notes_of_an_unfinished_folder_are_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "packing_state.json").write_text(content)
+    for _ in range(2):  # the folder is not kept locked
+        with pytest.raises(UserError, match=f"packing_state.json: is damaged .*; remove {tmp_path} and begin again"):
+            ShardWriter(tmp_path, STILL)

@@ -134,6 +134,22 @@ def test_error_pages(server: FileServer, target: Path) -> None:
         download_file(RemoteFile("file:///etc/passwd"), target, patience=QUICK)
 
 
+@pytest.mark.parametrize("end", ["127.0.0.1/ä", "127.0.0.1/a b", "127.0.0.1:port/x", "[::1/x"])
+def test_addresses_that_are_none(target: Path, end: str) -> None:
+    with pytest.raises(DownloadError, match="no usable address .*; write special letters as %XX"):
+        download_file(RemoteFile(f"http://{end}"), target, patience=QUICK)
+
+
+def test_places_that_cannot_be_written(server: FileServer, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DownloadError, match="file/f.bin: cannot be written .*; choose another folder"):
+        download_file(remote(server), tmp_path / "file/f.bin", patience=QUICK)
+    (tmp_path / "f.bin").mkdir()
+    with pytest.raises(DownloadError, match="f.bin: is a folder"):
+        download_file(remote(server), tmp_path / "f.bin", patience=QUICK)
+    assert not server.requests
+
+
 def test_an_unreachable_server(tmp_path: Path) -> None:
     with serve_files() as gone:
         pass

@@ -50,6 +50,25 @@ def test_correlation_is_pearsons() -> None:
     assert np.isnan(estimate_correlation(x, np.ones(300), resample_weights(range(300)))).all()
 
 
+@pytest.mark.parametrize(("spread", "offset"), [(1e-8, 0.0), (1e-8, 1.0), (1e8, 0.0)])
+def test_correlation_knows_no_scale(spread: float, offset: float) -> None:
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=100)
+    y = x + rng.normal(size=100)
+    weights = resample_weights(range(100), 200)
+    found = estimate_correlation(spread * x + offset, spread * y + offset, weights)
+    assert found == pytest.approx(estimate_correlation(x, y, weights), abs=1e-6)
+    assert found.value == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-6)
+
+
+def test_drawings_without_variation_leave_no_noise() -> None:
+    groups = np.repeat([0, 1], 50)
+    x = np.where(groups == 0, 0.1, 0.7)  # a drawing of one group alone does not vary
+    found = estimate_correlation(x, 1 / 3 - x, resample_weights(groups, 500))
+    assert found == pytest.approx((-1, -1, -1)) and min(found) >= -1
+    assert np.isnan(estimate_correlation(x, np.full(100, 0.1), resample_weights(groups, 500))).all()
+
+
 def test_no_frame() -> None:
     with pytest.raises(ValueError, match="groups: expected at least one frame"):
         resample_weights([])

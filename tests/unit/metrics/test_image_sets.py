@@ -33,6 +33,8 @@ def folder(tmp_path: Path) -> Path:
         save_image(tmp_path / "set" / name.lower(), from_uint8(image))
     (tmp_path / "set/deep/notes.txt").write_text("no picture")
     (tmp_path / "set/.hidden.png").write_text("no picture")
+    (tmp_path / "set/folder.png").mkdir()
+    (tmp_path / "set/broken.png").symlink_to("nowhere.png")
     return tmp_path / "set"
 
 
@@ -76,6 +78,15 @@ def test_processes_share_the_chosen_pictures(folder: Path, workers: int) -> None
     values = [[int(batch.images[0, 0, 0, 1]) for batch in share] for share in shares]
     assert numbers == [[0, 2], [1]]
     assert values == [[4, 3], [1]]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damaged_pictures_are_named_whoever_reads_them(folder: Path, workers: int) -> None:
+    damaged = folder / "e.png"
+    damaged.write_bytes(damaged.read_bytes()[:60])
+    with pytest.raises(InputFileError, match=r"^\S*e.png: ") as caught:
+        list(load_batches(open_image_set(folder), range(5), 2, workers))
+    assert "Traceback" not in str(caught.value) and caught.value.path == damaged
 
 
 def test_sets_travel_to_other_processes(database: Path, folder: Path) -> None:

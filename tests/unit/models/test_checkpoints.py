@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from portrait4d.config.networks import ReconstructorConfig
-from portrait4d.files.errors import InputFileError
+from portrait4d.files.errors import InputFileError, UserError
 from portrait4d.geometry.flame import HeadModel
 from portrait4d.models.checkpoints import load_reconstructor, read_safetensors, save_reconstructor
 from portrait4d.models.reconstructor import Reconstructor
@@ -106,6 +106,11 @@ def test_damaged_and_foreign_files(tiny_network: Path, tmp_path: Path) -> None:
         tmp_path / "egg.safetensors", tiny_network, head={"name": "egg", "version": 1, "sha256": "0" * 64}
     )
     cases["damaged description"] = with_description(tmp_path / "config.safetensors", tiny_network, config={"x": 1})
+    cases["expected a reconstructor, got []"] = with_description(
+        tmp_path / "list.safetensors", tiny_network, network=[]
+    )
+    config = read_safetensors(tiny_network)[0]["config"] | {"background_widths": [10**9] * 4}
+    cases["impossible configuration"] = with_description(tmp_path / "huge.safetensors", tiny_network, config=config)
     cases["no such file"] = tmp_path / "absent.safetensors"
     text = tmp_path / "network.bin"
     text.write_text("x")
@@ -135,6 +140,25 @@ def test_saving_is_atomic(tiny: Reconstructor, tmp_path: Path, monkeypatch: pyte
         save_reconstructor(path, tiny)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+def test_places_that_cannot_be_written_are_named(tiny: Reconstructor, tmp_path: Path) -> None:
+    (tmp_path / "folder.safetensors").mkdir()
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "folder.safetensors", tmp_path / "file" / "x.safetensors"):
+        with pytest.raises(UserError, match=f"{path.name}: cannot be written"):
+            save_reconstructor(path, tiny)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.safetensors"]
+
+
+def test_a_full_disk_is_named(tiny: Reconstructor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("portrait4d.models.checkpoints.save_file", fail)
+    with pytest.raises(UserError, match="x.safetensors: cannot be written .*No space left"):
+        save_reconstructor(tmp_path / "x.safetensors", tiny)
+    assert not list(tmp_path.iterdir())
 
 
 def test_configuration_is_in_the_file(ellipsoid: HeadModel, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from portrait4d.files.errors import AssetMissingError, InputFileError, UserError
 from portrait4d.models.pretrained import registry
-from portrait4d.models.pretrained.detectors import detect_classes, is_torchscript, load_detector
+from portrait4d.models.pretrained.detectors import detect_classes, is_torchscript, load_detector, require_fitting
 from portrait4d.models.pretrained.inception import Inception, load_inception, prepare
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
@@ -196,6 +196,18 @@ def test_scripted_networks_are_called_as_the_published_one(scripted: Path, weigh
     damaged.write_bytes(scripted.read_bytes()[:-40])
     with pytest.raises(InputFileError, match="damaged.pt"):
         load_detector(damaged, accept_unverified=True)
+
+
+def test_detectors_are_tried_with_a_picture(scripted: Path, tmp_path: Path) -> None:
+    toy, pixels = load_detector(scripted, accept_unverified=True), load_detector("pixels16")
+    for detector in (toy, pixels):
+        require_fitting(detector, pictures(1)[0], tmp_path, with_classes=True)
+    with pytest.raises(InputFileError, match=r"the detector \(pixels16\) does not take its pictures .*at least 16"):
+        require_fitting(pixels, pictures(1, 15)[0], tmp_path)
+    torch.jit.script(nn.Identity()).save(str(tmp_path / "other.pt"))
+    other = load_detector(tmp_path / "other.pt", accept_unverified=True)
+    with pytest.raises(InputFileError, match="the detector .script. does not take its pictures .*Identity"):
+        require_fitting(other, pictures(1)[0], tmp_path)
 
 
 def test_classes_have_no_bias(weights: Path) -> None:
