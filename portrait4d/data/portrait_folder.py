@@ -4,8 +4,6 @@
 are in pixels of the aligned picture, (x right, y down). Sources: flame-fitting.md §1-2, datasets.md §1.
 """
 
-import tokenize
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +12,9 @@ from torch import Tensor
 
 from portrait4d.config.networks import MOTION_DIMS
 from portrait4d.data.image_io import load_image
+from portrait4d.data.label_checks import unusable_label
 from portrait4d.files.errors import InputFileError
+from portrait4d.files.numpy_errors import UNREADABLE_ARRAY
 from portrait4d.geometry.head_params import LABEL_DIM
 
 ALIGNED_IMAGES = "align_images"
@@ -36,19 +36,6 @@ _REMEDIES = {
     SIMPLIFIED_LABELS: "make it with data_preprocess/bfm2flame_simplified.py",
     MOTION_VECTORS: "make it with data_preprocess/extract_pdfgc.py",
 }
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    EOFError,
-    LookupError,
-    TypeError,
-    SyntaxError,
-    OverflowError,
-    MemoryError,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-)
-"""What numpy's reader raises for files that are not .npy, damaged or cut short."""
 
 
 @dataclass(frozen=True)
@@ -105,13 +92,17 @@ class PreparedPortrait:
             simplified: False reads the fitted label, True the one mapped from another head model.
 
         Raises:
-            InputFileError: the file is missing, damaged, or holds something else.
+            InputFileError: the file is missing, damaged, or holds something else, or numbers that no camera has.
         """
         path = self.array_path(SIMPLIFIED_LABELS if simplified else FITTED_LABELS)
         label = _load_array(path)
         if label.shape != (LABEL_DIM,) or label.dtype.kind != "f":
             raise _unexpected(path, f"{LABEL_DIM} float32 numbers (frame label)", label)
-        return _finite_float32(path, label)
+        label = _finite_float32(path, label)
+        problem = unusable_label(label)
+        if problem is not None:
+            raise InputFileError(path, problem, _REMEDIES[path.parent.name])
+        return label
 
     def load_motion(self) -> np.ndarray | None:
         """Load the motion vector (548,) float32, or None if there is no file; of longer vectors the first 548 numbers.
@@ -180,7 +171,7 @@ def _load_array(path: Path) -> np.ndarray:
         raise InputFileError(path, "no such file", remedy)
     try:
         array = np.load(path, allow_pickle=False)
-    except _UNREADABLE as error:
+    except UNREADABLE_ARRAY as error:
         raise InputFileError(path, "not a readable .npy array of numbers (damaged?)", remedy) from error
     if not isinstance(array, np.ndarray):
         array.close()

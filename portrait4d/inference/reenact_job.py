@@ -18,22 +18,20 @@ from itertools import groupby
 from pathlib import Path
 from threading import Lock
 
-import torch
 from torch import Tensor
-from torch.nn import functional
 from tqdm import tqdm
 
 from portrait4d.config.experiments import ReenactConfig
-from portrait4d.data.image_io import image_grid, load_image, save_image, save_video, side_by_side
+from portrait4d.data.image_io import load_image, save_image, save_video, side_by_side
 from portrait4d.data.portrait_folder import PortraitFolder, PreparedPortrait
 from portrait4d.files.atomic import atomic_path
 from portrait4d.files.errors import UserError
 from portrait4d.files.read_ahead import map_in_order, write_behind
+from portrait4d.inference.picture_grids import save_picture_grid
 from portrait4d.inference.reenact import Frame, Reenactor, View
 from portrait4d.models.outputs import HeadRender, SourceFeatures
 from portrait4d.rendering.marching_cubes import Surface
 
-_GRID_CELL = 192
 _WAITING = 4  # driving frames that are read ahead, and results that wait to be written
 
 
@@ -136,6 +134,8 @@ class _Job:
         skipped = len(list(self._tasks(number))) - len(tasks)
         self.report.skipped += skipped
         progress.update(skipped)
+        for path in (path for task in tasks for path in self._files(portrait, task)):
+            path.unlink(missing_ok=True)  # what fails now must not show an older run's result
         source = self._load(portrait) if tasks else None
         if source is not None:
             self._render_tasks(number, portrait, source, tasks, progress)
@@ -235,11 +235,14 @@ class _Job:
     def _mesh_path(self, portrait: PreparedPortrait, task: Task) -> Path:
         return self.config.outdir / portrait.stem / "shapes" / f"{task.index:05d}.{self.config.shape_format}"
 
-    def _is_done(self, portrait: PreparedPortrait, task: Task) -> bool:
-        wanted = list(self._paths(portrait, task))
+    def _files(self, portrait: PreparedPortrait, task: Task) -> list[Path]:
+        files = list(self._paths(portrait, task))
         if self.config.shape:
-            wanted.append(self._mesh_path(portrait, task))
-        return self.config.resume and all(path.exists() for path in wanted)
+            files.append(self._mesh_path(portrait, task))
+        return files
+
+    def _is_done(self, portrait: PreparedPortrait, task: Task) -> bool:
+        return self.config.resume and all(path.exists() for path in self._files(portrait, task))
 
     def _log(self, entry: dict) -> None:
         self.config.outdir.mkdir(parents=True, exist_ok=True)
@@ -253,35 +256,28 @@ class _Job:
                 yield path
 
     def _write_video(self, portrait: PreparedPortrait) -> None:
+        film = self.config.outdir / f"{portrait.stem}.mp4"
         paths = list(self._frames(portrait, self.sources.index(portrait)))
         if paths:
-            save_video(self.config.outdir / f"{portrait.stem}.mp4", map(load_image, paths), self.config.fps)
+            save_video(film, map(load_image, paths), self.config.fps)
+        else:
+            film.unlink(missing_ok=True)
 
     def _write_grid(self) -> None:
         """Write drivers across, sources down, results between; what failed stays black."""
-        columns = list(self._tasks(0)) if self.config.pairs == "all" else []
-        if not columns:
-            cells = [self._cell(path) for n, s in enumerate(self.sources) for path in self._frames(s, n)]
-            if cells:
-                save_image(
-                    self.config.outdir / "grid.jpg", image_grid(cells, max(1, round(len(cells) ** 0.5)), margin=2)
-                )
+        grid = self.config.outdir / "grid.jpg"
+        if self.config.pairs == "zip":
+            results = [path for number, source in enumerate(self.sources) for path in self._frames(source, number)]
+            if results:
+                save_picture_grid(grid, results, round(len(results) ** 0.5))
+            else:
+                grid.unlink(missing_ok=True)
             return
-        black = torch.full((3, _GRID_CELL, _GRID_CELL), -1.0)
-        cells = [black, *(self._cell(task.driver.image_path) for task in columns)]
-        for number, portrait in enumerate(self.sources):
-            cells.append(self._cell(portrait.image_path))
-            paths = (self._paths(portrait, task)[1] for task in self._tasks(number))
-            cells += [self._cell(path) if path.exists() else black for path in paths]
-        save_image(self.config.outdir / "grid.jpg", image_grid(cells, len(columns) + 1, margin=2))
-
-    def _cell(self, path: Path) -> Tensor:
-        try:
-            image = load_image(path)
-        except UserError:
-            return torch.full((3, _GRID_CELL, _GRID_CELL), -1.0)
-        size = (_GRID_CELL, _GRID_CELL)
-        return functional.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
+        drivers = [task.driver.image_path for task in self._tasks(0)]
+        pictures = [None, *drivers]
+        for number, source in enumerate(self.sources):
+            pictures += [source.image_path, *(self._paths(source, task)[1] for task in self._tasks(number))]
+        save_picture_grid(grid, pictures, len(drivers) + 1)
 
 
 def write_mesh(path: Path, surface: Surface) -> None:

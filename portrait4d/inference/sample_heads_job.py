@@ -9,17 +9,15 @@
 import time
 from pathlib import Path
 
-import torch
-from torch.nn import functional
 from tqdm import tqdm
 
 from portrait4d.config.experiments import SampleHeadsConfig
-from portrait4d.data.image_io import image_grid, load_image, save_image, save_video
+from portrait4d.data.image_io import load_image, save_image, save_video
 from portrait4d.files.errors import UserError
+from portrait4d.inference.picture_grids import GRID_CELL, save_picture_grid
 from portrait4d.inference.reenact_job import Report, write_mesh
 from portrait4d.inference.sample_heads import HeadSampler, SampledHead
 
-_GRID_CELL = 192
 _GRID_COLUMNS = 8
 
 
@@ -94,7 +92,6 @@ def _write_grid(config: SampleHeadsConfig) -> None:
     """Write seeds down, at most eight frames across, evenly spread."""
     columns = min(config.frames, _GRID_COLUMNS)
     numbers = [frame * config.frames // columns for frame in range(columns)]
-    cells = [load_image(picture_path(config, seed, frame)) for seed in config.seeds for frame in numbers]
-    size = min(_GRID_CELL, cells[0].shape[-1])
-    small = functional.interpolate(torch.stack(cells), (size, size), mode="bilinear", antialias=True).clamp(-1, 1)
-    save_image(config.outdir / "grid.jpg", image_grid(list(small), columns, margin=2))
+    pictures = [picture_path(config, seed, frame) for seed in config.seeds for frame in numbers]
+    largest_cell = min(GRID_CELL, load_image(pictures[0]).shape[-1])
+    save_picture_grid(config.outdir / "grid.jpg", pictures, columns, largest_cell)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from portrait4d.data.portrait_folder import PortraitFolder, PreparedPortrait
 from portrait4d.files.errors import InputFileError
+from tests.helpers.raw_folders import painted_label
 
 SHARED = Path(__file__).resolve().parents[4] / "shared"
 
@@ -90,7 +91,8 @@ def test_two_pictures_with_one_stem(tmp_path: Path) -> None:
 def test_good_files(portrait: PreparedPortrait) -> None:
     rng = np.random.default_rng(0)
     points68, points98 = rng.uniform(0, 512, (68, 3)), rng.uniform(0, 512, (98, 2))
-    fitted, simplified = rng.normal(size=437).astype(np.float32), rng.normal(size=437)
+    fitted, simplified = (painted_label(yaw_rad)[0].numpy() for yaw_rad in (0.1, 0.2))
+    simplified = simplified.astype(np.float64)
     motion = rng.normal(size=600).astype(np.float32)
     add_array(portrait.root, "3dldmks_align", points68)
     add_array(portrait.root, "2dldmks_align", points98)
@@ -216,6 +218,37 @@ def test_wrong_arrays(portrait: PreparedPortrait, kind: str, array: np.ndarray, 
     with pytest.raises(InputFileError, match=message) as caught:
         load(portrait)
     assert_one_line(caught.value, path)
+
+
+@pytest.mark.parametrize("simplified", [False, True])
+@pytest.mark.parametrize(
+    ("places", "value", "problem"),
+    [
+        (slice(None), 0.0, r"expected focal lengths above 0, got \[0\.0, 0\.0\]; make it with"),
+        (slice(None), 1e30, r"expected numbers below 1000, got 1e\+30"),
+        (slice(20, 21), -4.0, "expected focal lengths above 0"),
+        (slice(0, 1), 2.0, "its rotation is none"),
+        (slice(15, 16), 0.0, "last row of cam2world"),
+        (slice(300, 301), -1e3, "expected numbers below 1000, got 1e\\+03"),
+    ],
+)
+def test_labels_of_no_camera(
+    portrait: PreparedPortrait, simplified: bool, places: slice, value: float, problem: str
+) -> None:
+    label = painted_label(0.2)[0].numpy().copy()
+    label[places] = value
+    path = add_array(portrait.root, LOADERS["simplified" if simplified else "fitted"][0], label)
+    with pytest.raises(InputFileError, match=problem) as caught:
+        portrait.load_frame_label(simplified)
+    assert_one_line(caught.value, path)
+
+
+def test_labels_that_are_hard_to_believe_are_loaded(portrait: PreparedPortrait) -> None:
+    label = painted_label(0.2)[0].numpy().copy()
+    label[[3, 7, 11]] = 0  # the camera in the neck
+    label[30] = 40
+    add_array(portrait.root, "flame_optim_params", label)
+    assert np.array_equal(portrait.load_frame_label(simplified=False), label)
 
 
 def test_bad_pictures(tmp_path: Path) -> None:
