@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from portrait4d.option_types import FiniteFloat, FiniteFloatRange
+
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
 @click.option(
@@ -42,15 +44,15 @@ import click
     "--stabilise", type=click.Choice(["off", "light", "strong"]), default="off", help="Filter trembling of the driver."
 )
 @click.option("--relative", is_flag=True, help="Apply the driver's change against its first frame.")
-@click.option("--expression-scale", type=click.FloatRange(0, 3), default=1.0, help="Exaggerate, or damp, expressions.")
+@click.option("--expression-scale", type=FiniteFloatRange(0, 3), default=1.0, help="Exaggerate, or damp, expressions.")
 @click.option(
     "--camera", default="driver", metavar="[driver|frontal|orbit|PATH.json]", help="Where the head is seen from."
 )
-@click.option("--yaw", "yaw_deg", type=float, default=30.0, help="Orbit: degrees to each side.")
-@click.option("--pitch", "pitch_deg", type=float, default=0.0, help="Orbit: degrees up and down.")
-@click.option("--orbit-s", type=click.FloatRange(0, min_open=True), default=4.0, help="Orbit: seconds of a round.")
-@click.option("--fps", type=click.FloatRange(1, 240), default=None, help="Frames per second; default: the driver's.")
-@click.option("--still-fps", type=click.FloatRange(1, 240), default=25.0, help="Frames per second of pictures.")
+@click.option("--yaw", "yaw_deg", type=FiniteFloat(), default=30.0, help="Orbit: degrees to each side.")
+@click.option("--pitch", "pitch_deg", type=FiniteFloat(), default=0.0, help="Orbit: degrees up and down.")
+@click.option("--orbit-s", type=FiniteFloatRange(0, min_open=True), default=4.0, help="Orbit: seconds of a round.")
+@click.option("--fps", type=FiniteFloatRange(1, 240), default=None, help="Frames per second; default: the driver's.")
+@click.option("--still-fps", type=FiniteFloatRange(1, 240), default=25.0, help="Frames per second of pictures.")
 @click.option(
     "--layout",
     type=click.Choice(["result", "side-by-side", "grid"]),

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from portrait4d.option_types import FiniteFloatRange
+
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
 @click.option("--host", default="127.0.0.1", help="Address to listen on; others than this let other machines in.")
@@ -20,8 +22,8 @@ import click
     default=None,
     help="GenHead of the tab Sample, likewise; default: the bundled one.",
 )
-@click.option("--max-seconds", type=click.FloatRange(0.1), default=20.0, help="Longest driving clip.")
-@click.option("--max-megabytes", type=click.FloatRange(0.1), default=64.0, help="Largest upload.")
+@click.option("--max-seconds", type=FiniteFloatRange(0.1), default=20.0, help="Longest driving clip.")
+@click.option("--max-megabytes", type=FiniteFloatRange(0.1), default=64.0, help="Largest upload.")
 @click.option("--jobs", type=click.IntRange(1, 64), default=1, help="Films made at the same time; others wait.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to run.")
 def main(**options: object) -> None:

@@ -4,6 +4,9 @@ from pathlib import Path
 
 import click
 
+from portrait4d.option_types import FiniteFloat
+from portrait4d.script_options import explain_errors
+
 EXAMPLE = Path(__file__).parent / "examples" / "synthetic" / "portraits" / "00000"
 
 
@@ -43,7 +46,7 @@ EXAMPLE = Path(__file__).parent / "examples" / "synthetic" / "portraits" / "0000
     help="Stored motion vectors, or read from the pictures by PD-FGC's encoder, or by ours of the open head world.",
 )
 @click.option("--shape-res", type=click.IntRange(2, 1024), default=128, help="glb, ply: grid points per side.")
-@click.option("--shape-level", type=float, default=10.0, help="glb, ply: raw density of the surface.")
+@click.option("--shape-level", type=FiniteFloat(), default=10.0, help="glb, ply: raw density of the surface.")
 @click.option(
     "--render-size",
     type=click.IntRange(1, 1024),
@@ -58,15 +61,12 @@ def main(**options: object) -> None:
     side without the network. onnx is the network for one frame, with a trial frame's inputs beside it (.npz).
     """
     from portrait4d.config.exporting import ExportConfig
-    from portrait4d.files.errors import UserError
     from portrait4d.inference.export_job import run_export
     from portrait4d.models.pretrained.bundled import bundled_network
 
-    try:
+    with explain_errors():
         options["network"] = options["network"] or bundled_network("portrait4d")
         click.echo(run_export(ExportConfig(**options)))
-    except UserError as error:
-        raise click.ClickException(str(error)) from None
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from portrait4d.option_types import FiniteFloatRange
+
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
 @click.option(
@@ -15,7 +17,7 @@ import click
 )
 @click.option("--limit", type=click.IntRange(1), default=1200, help="The first so many portraits of each set.")
 @click.option("--held-out", type=click.Path(path_type=Path), required=True, help="Set to measure the result on.")
-@click.option("--ridge", type=click.FloatRange(0, min_open=True), default=10.0, help="Weight of the coefficients.")
+@click.option("--ridge", type=FiniteFloatRange(0, min_open=True), default=10.0, help="Weight of the coefficients.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="File to write, .safetensors.")
 def main(data: tuple[Path, ...], limit: int, held_out: Path, ridge: float, out: Path) -> None:
     """Fit yaw and pitch to the features of the compact motion encoder.

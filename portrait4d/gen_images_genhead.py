@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from portrait4d.option_types import FiniteFloat, FiniteFloatRange
 from portrait4d.script_options import field_of_view_option, machine_options, mesh_options, reference_options, run_job
 
 
@@ -35,7 +36,7 @@ def parse_seeds(context: click.Context | None, parameter: click.Parameter | None
     help="Network: .safetensors, or a published .pkl.",
 )
 @click.option("--seeds", callback=parse_seeds, default="0-10", help="Heads to make, such as 0,2,5-7.")
-@click.option("--trunc", "trunc", type=float, default=0.7, help="Truncation psi: 1 varied, 0 the average head.")
+@click.option("--trunc", "trunc", type=FiniteFloat(), default=0.7, help="Truncation psi: 1 varied, 0 the average head.")
 @click.option(
     "--trunc-cutoff", type=click.IntRange(0), default=14, help="Styles that are truncated, the coarsest first."
 )
@@ -63,7 +64,7 @@ def parse_seeds(context: click.Context | None, parameter: click.Parameter | None
 @machine_options
 @click.option("--grid", is_flag=True, help="Also write one picture of all heads.")
 @click.option("--video", is_flag=True, help="Also write an mp4 of each head.")
-@click.option("--fps", type=click.FloatRange(1, 240), default=25.0, help="Frames per second of --video.")
+@click.option("--fps", type=FiniteFloatRange(1, 240), default=25.0, help="Frames per second of --video.")
 @click.option("--resume", is_flag=True, help="Keep pictures that are there already.")
 @reference_options
 def main(**options: object) -> None:

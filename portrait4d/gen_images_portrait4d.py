@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from portrait4d.option_types import FiniteFloat, FiniteFloatRange
 from portrait4d.script_options import field_of_view_option, machine_options, mesh_options, reference_options, run_job
 
 EXAMPLES = Path(__file__).parent / "examples" / "synthetic"
@@ -82,12 +83,18 @@ EXAMPLES = Path(__file__).parent / "examples" / "synthetic"
     help="Head pose of the driver, upright head, or an orbit.",
 )
 @click.option(
-    "--yaw", "yaw_deg", type=float, default=30.0, help="Orbit: degrees to the side (amplitude over several views)."
+    "--yaw",
+    "yaw_deg",
+    type=FiniteFloat(),
+    default=30.0,
+    help="Orbit: degrees to the side (amplitude over several views).",
 )
-@click.option("--pitch", "pitch_deg", type=float, default=0.0, help="Orbit: degrees up (amplitude over several views).")
+@click.option(
+    "--pitch", "pitch_deg", type=FiniteFloat(), default=0.0, help="Orbit: degrees up (amplitude over several views)."
+)
 @click.option("--orbit-frames", type=click.IntRange(1), default=1, help="Orbit: views of each driving portrait.")
 @click.option("--video", is_flag=True, help="Also write an mp4 of each source's results in order.")
-@click.option("--fps", type=click.FloatRange(1, 240), default=25.0, help="Frames per second of --video.")
+@click.option("--fps", type=FiniteFloatRange(1, 240), default=25.0, help="Frames per second of --video.")
 @click.option(
     "--source-cache/--no-source-cache", default=True, help="Encode each source once, or again for every frame."
 )

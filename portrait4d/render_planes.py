@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from portrait4d.script_options import field_of_view_option
+from portrait4d.option_types import FiniteFloat, FiniteFloatRange
+from portrait4d.script_options import explain_errors, field_of_view_option
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
@@ -13,15 +14,19 @@ from portrait4d.script_options import field_of_view_option
 @click.option(
     "--camera", default="orbit", metavar="[orbit|PATH.json]", help="Film: once around, or along a path of keyframes."
 )
-@click.option("--yaw", "yaw_deg", type=float, default=30.0, help="Degrees to the side (film: amplitude of the orbit).")
-@click.option("--pitch", "pitch_deg", type=float, default=0.0, help="Degrees up (film: amplitude of the orbit).")
+@click.option(
+    "--yaw", "yaw_deg", type=FiniteFloat(), default=30.0, help="Degrees to the side (film: amplitude of the orbit)."
+)
+@click.option(
+    "--pitch", "pitch_deg", type=FiniteFloat(), default=0.0, help="Degrees up (film: amplitude of the orbit)."
+)
 @click.option(
     "--seconds",
-    type=click.FloatRange(0, 3600, min_open=True),
+    type=FiniteFloatRange(0, 3600, min_open=True),
     show_default="4, or to the path's end",
     help="Length of the film.",
 )
-@click.option("--fps", type=click.FloatRange(1, 240), default=25.0, help="Frames per second.")
+@click.option("--fps", type=FiniteFloatRange(1, 240), default=25.0, help="Frames per second.")
 @field_of_view_option("that of the driving portrait")
 @click.option(
     "--render-size", type=click.IntRange(1, 1024), show_default="as the head was exported", help="Rays per side."
@@ -30,14 +35,11 @@ from portrait4d.script_options import field_of_view_option
 def main(**options: object) -> None:
     """Render the head in the file PLANES (.safetensors of portrait4d-export) from any side."""
     from portrait4d.config.exporting import RenderPlanesConfig
-    from portrait4d.files.errors import UserError
     from portrait4d.inference.plane_films import render_planes
 
     config = RenderPlanesConfig(**options)
-    try:
+    with explain_errors():
         count = render_planes(config)
-    except UserError as error:
-        raise click.ClickException(str(error)) from None
     click.echo(f"{config.out}: {count} frame{'s' if count > 1 else ''}")
 
 

@@ -4,16 +4,19 @@ import functools
 import importlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
+
+from portrait4d.option_types import FiniteFloat, FiniteFloatRange
 
 Decorator = Callable[[Callable], Callable]
 
 _MESHES = (
     click.option("--shape-res", type=click.IntRange(2, 1024), default=128, help="Grid points per side for meshes."),
-    click.option("--shape-level", type=float, default=25.0, help="Raw density of the mesh's surface."),
+    click.option("--shape-level", type=FiniteFloat(), default=25.0, help="Raw density of the mesh's surface."),
     click.option(
         "--shape-format",
         type=click.Choice(["ply", "obj", "glb", ".ply", ".obj", ".glb"]),
@@ -70,7 +73,7 @@ def machine_options(command: Callable) -> Callable:
 
 def field_of_view_option(default_is: str) -> Decorator:
     """Return the option --fov-deg, whose help says what the default is."""
-    kind = click.FloatRange(0, 180, min_open=True, max_open=True)
+    kind = FiniteFloatRange(0, 180, min_open=True, max_open=True)
     return click.option("--fov-deg", type=kind, default=None, help=f"Field of view; default: {default_is}.")
 
 
@@ -86,6 +89,25 @@ def rerun_options(command: Callable) -> Callable:
     return _add(_RERUN, checked)
 
 
+@contextmanager
+def explain_errors() -> Iterator[None]:
+    """Turn what the user can put right within the block into one line on the terminal and exit status 1.
+
+    Raises:
+        click.ClickException: a `UserError`, or an error of the system that names a file.
+    """
+    from portrait4d.files.errors import UserError
+
+    try:
+        yield
+    except UserError as error:
+        raise click.ClickException(str(error)) from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise click.ClickException(f"{error.filename}: cannot be read or written ({error.strerror})") from None
+
+
 def run_job(job: Callable, *where: object) -> None:
     """Run a job over many files, say what it did, and exit with 1 if something could not be done.
 
@@ -96,12 +118,8 @@ def run_job(job: Callable, *where: object) -> None:
     Raises:
         click.ClickException: nothing could be done at all.
     """
-    from portrait4d.files.errors import UserError
-
-    try:
+    with explain_errors():
         report = job()
-    except UserError as error:
-        raise click.ClickException(str(error)) from None
     click.echo(report.summary(*where))
     if report.failures:
         sys.exit(1)

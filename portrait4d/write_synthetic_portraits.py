@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from portrait4d.option_types import FiniteFloatRange
+
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Root folder to write.")
@@ -20,7 +22,7 @@ import click
     help="Clips, one folder each; clip i shows person i modulo --identities. 0: single portraits.",
 )
 @click.option("--frames", type=click.IntRange(1), default=50, help="Frames of a clip.")
-@click.option("--fps", type=click.FloatRange(1, 240), default=25.0, help="Frames per second of clips.")
+@click.option("--fps", type=FiniteFloatRange(1, 240), default=25.0, help="Frames per second of clips.")
 @click.option(
     "--views",
     type=click.IntRange(0, 99),

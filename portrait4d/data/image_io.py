@@ -19,21 +19,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from portrait4d.files.atomic import atomic_path
-from portrait4d.files.errors import InputFileError
+from portrait4d.files.errors import InputFileError, UserError
 
-_UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    MemoryError,
-    struct.error,
-    Image.DecompressionBombError,
-)
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, OverflowError)
+_UNREADABLE += (MemoryError, struct.error, Image.DecompressionBombError)
 """What Pillow's readers raise for files that are no pictures, damaged or cut short."""
 
 _KERNELS = {"lanczos": Image.Resampling.LANCZOS, "bilinear": Image.Resampling.BILINEAR}
@@ -263,6 +252,7 @@ class VideoWriter:
         """Append a frame (3, H, W) in [-1, 1]; all frames must have the size of the first.
 
         Raises:
+            UserError: the film's format has no frames that large.
             ValueError: another shape or size, NaN in `frame`, or a writer that is not open.
         """
         if self._container is None:
@@ -274,7 +264,13 @@ class VideoWriter:
         if (height, width) != self._size:
             raise ValueError(f"frame: expected height and width {self._size} as the first frame, got {(height, width)}")
         rows = np.pad(rows, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        self._container.mux(self._stream.encode(self._to_picture(rows)))
+        try:
+            self._container.mux(self._stream.encode(self._to_picture(rows)))
+        except (av.error.ExternalError, av.error.ArgumentError) as error:
+            if self.frames_written:
+                raise
+            problem = f"{self._codec} makes no film of {width} x {height} pixels"
+            raise UserError(f"{self.path}: {problem}; show fewer or smaller pictures, or lay them in a grid") from error
         self.frames_written += 1
 
     def _to_rows(self, frame: Tensor) -> np.ndarray:

@@ -208,7 +208,7 @@ def _choose_frames(folder: Path, count: int, rules: ReadRules) -> list[int] | No
 
 
 def _checked_label(portrait: PreparedPortrait, rules: ReadRules) -> np.ndarray:
-    label = portrait.load_frame_label(simplified=False)
+    label = portrait.load_frame_label(simplified=False, usable=False)
     problems = label_problems(label) if rules.validate else []
     if problems:
         raise InputFileError(portrait.array_path(FITTED_LABELS), "; ".join(problems))
@@ -277,7 +277,7 @@ def _repetitions_from_labels(portraits: list[PreparedPortrait]) -> list[int]:
     readable = np.zeros(len(portraits), bool)
     for number, portrait in enumerate(portraits):
         try:
-            labels[number] = portrait.load_frame_label(simplified=False)
+            labels[number] = portrait.load_frame_label(simplified=False, usable=False)
             readable[number] = True
         except InputFileError:
             continue  # packing reports it

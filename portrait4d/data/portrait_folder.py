@@ -85,21 +85,22 @@ class PreparedPortrait:
         """
         return self._load_points(LANDMARKS_98, 98)
 
-    def load_frame_label(self, simplified: bool) -> np.ndarray:
+    def load_frame_label(self, simplified: bool, usable: bool = True) -> np.ndarray:
         """Load the frame label (437,) float32 (layout: `geometry/head_params.py`).
 
         Args:
             simplified: False reads the fitted label, True the one mapped from another head model.
+            usable: whether its numbers must be those of a camera and a head.
 
         Raises:
-            InputFileError: the file is missing, damaged, or holds something else, or numbers that no camera has.
+            InputFileError: the file is missing, damaged, or holds something else.
         """
         path = self.array_path(SIMPLIFIED_LABELS if simplified else FITTED_LABELS)
         label = _load_array(path)
         if label.shape != (LABEL_DIM,) or label.dtype.kind != "f":
             raise _unexpected(path, f"{LABEL_DIM} float32 numbers (frame label)", label)
         label = _finite_float32(path, label)
-        problem = unusable_label(label)
+        problem = unusable_label(label) if usable else None
         if problem is not None:
             raise InputFileError(path, problem, _REMEDIES[path.parent.name])
         return label

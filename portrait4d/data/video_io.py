@@ -1,4 +1,4 @@
-"""Films from disk to frames, one at a time: numbered from 0 in the order of showing, turned as players turn them.
+"""Films from disk to frames, one at a time: numbered from 0 as they are shown, turned and stretched as players do.
 
 Sound and other tracks are left alone. `image_io.VideoWriter` is the way back, with sound `film_writer.FilmWriter`.
 """
@@ -26,6 +26,8 @@ _WEBCAMS = {
 }
 """Format and name of a machine's cameras for FFmpeg."""
 _REMEDY = "copy it again, or convert it to MP4"
+_LARGEST_ASPECT = 4
+"""Of a pixel, width to height or height to width; films that say more are wrong."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,12 @@ class FilmFrame:
     Attributes:
         number: its place in the film, from 0.
         decoded: what the decoder made.
+        pixel_aspect: width of a stored pixel to its height.
     """
 
     number: int
     decoded: av.VideoFrame
+    pixel_aspect: Fraction = Fraction(1)
 
     @property
     def is_damaged(self) -> bool:
@@ -51,15 +55,17 @@ class FilmFrame:
         return None if self.decoded.pts is None else self.decoded.pts * self.decoded.time_base
 
     def load(self) -> Tensor:
-        """Convert to (3, H, W) float32 RGB in [-1, 1], turned and mirrored as the film says."""
+        """Convert to (3, H, W) float32 RGB in [-1, 1], with square pixels, turned and mirrored as the film says."""
         return from_uint8(self._load_bytes().contiguous())
 
     def load_rows(self) -> np.ndarray:
-        """Convert to uint8 (H, W, 3) RGB, turned and mirrored as the film says."""
+        """Convert to uint8 (H, W, 3) RGB, with square pixels, turned and mirrored as the film says."""
         return self._load_bytes().permute(1, 2, 0).contiguous().numpy()
 
     def _load_bytes(self) -> Tensor:
-        rows = torch.from_numpy(self.decoded.to_ndarray(format="rgb24"))
+        width = round(self.decoded.width * max(self.pixel_aspect, 1))
+        height = round(self.decoded.height / min(self.pixel_aspect, 1))
+        rows = torch.from_numpy(self.decoded.to_ndarray(format="rgb24", width=width, height=height))
         return _orient(rows.permute(2, 0, 1), self.decoded)
 
 
@@ -99,7 +105,7 @@ def read_facts(path: str | Path) -> FilmFacts:
 
 @dataclass(frozen=True)
 class FilmExtent:
-    """How large and how long a film is: stored pixels, before any turning, and seconds."""
+    """How large and how long a film is: stored pixels, before any stretching or turning, and seconds."""
 
     width: int
     height: int
@@ -133,9 +139,10 @@ def read_frames(path: str | Path) -> Iterator[FilmFrame]:
     """
     path, number = Path(path), 0
     with _open_film(path) as (container, stream):
+        aspect = _pixel_aspect(stream)
         try:
             for frame in container.decode(stream):
-                yield FilmFrame(number, frame)
+                yield FilmFrame(number, frame, aspect)
                 number += 1
         except av.error.FFmpegError as error:
             problem = f"damaged or cut short after {number} frames ({error.strerror})"
@@ -172,6 +179,11 @@ def _open_film(path: Path) -> Iterator[tuple[av.container.InputContainer, av.Vid
         if not container.streams.video:
             raise InputFileError(path, "no pictures in this file, sound at most", "give a film")
         yield container, container.streams.video[0]
+
+
+def _pixel_aspect(stream: av.VideoStream) -> Fraction:
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    return aspect if 1 / _LARGEST_ASPECT <= aspect <= _LARGEST_ASPECT else Fraction(1)
 
 
 def _orient(image: Tensor, frame: av.VideoFrame) -> Tensor:

@@ -24,6 +24,7 @@ from portrait4d.config.animation import ALPHA_SUFFIXES, FILM_OUTPUTS, AnimateCon
 from portrait4d.config.experiments import ReenactConfig
 from portrait4d.data.film_writer import FilmSettings, FilmWriter
 from portrait4d.files.errors import UserError
+from portrait4d.files.outputs import refuse_to_replace
 from portrait4d.files.read_ahead import read_ahead, write_behind
 from portrait4d.inference.animate_sources import load_sources
 from portrait4d.inference.animator import Animator, Follower
@@ -172,10 +173,10 @@ def _load_reenactor(config: AnimateConfig) -> Reenactor:
 
 
 def check_config(config: AnimateConfig) -> None:
-    """Make sure that options fit each other.
+    """Make sure that options fit each other, and that no input is overwritten.
 
     Raises:
-        UserError: they do not.
+        UserError: they do not, or one is.
     """
     suffix, transparent = config.out.suffix.lower(), config.background == "transparent"
     problems = {
@@ -198,6 +199,9 @@ def check_config(config: AnimateConfig) -> None:
     for problem, holds in problems.items():
         if holds:
             raise UserError(problem)
+    for option, out in {"--out": config.out, "--save-template": config.save_template}.items():
+        if out is not None:
+            refuse_to_replace(option, out, [*config.source, config.driving, config.network])
 
 
 def check_driving(config: AnimateConfig, clip: DrivingClip) -> None:

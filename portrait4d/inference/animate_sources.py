@@ -3,6 +3,7 @@
 import hashlib
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,7 +104,8 @@ def track_photo(path: Path, photo: Tensor, make_tracker: TrackerMaker, cache: Pa
         path: of the photo.
         photo: (3, H, W) in [-1, 1].
         make_tracker: finds the face.
-        cache: folder of the latest 64 tracked photos, by their bytes and the tracker's name; None: keep nothing.
+        cache: folder of the latest 64 tracked photos, by their bytes and the tracker's name; None: keep nothing. If it
+            cannot be written, nothing is kept either.
 
     Raises:
         InputFileError: there is no face in it.
@@ -119,7 +121,8 @@ def track_photo(path: Path, photo: Tensor, make_tracker: TrackerMaker, cache: Pa
     if tracked is None:
         raise InputFileError(path, "no face found", make_tracker.hint)
     if kept is not None:
-        _save(kept, tracked)
+        with suppress(OSError):
+            _save(kept, tracked)
     return tracked
 
 

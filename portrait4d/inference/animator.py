@@ -15,7 +15,7 @@ from portrait4d.geometry.neck_pose import camera_for_posed_neck
 from portrait4d.inference.animate_sources import Source
 from portrait4d.inference.camera_paths import viewpoints
 from portrait4d.inference.driving_sources import DrivingFrame, Face
-from portrait4d.inference.film_layouts import arrange
+from portrait4d.inference.film_layouts import arrange, fit_into
 from portrait4d.inference.head_states import FACE_PARTS, HeadState, Retargeting
 from portrait4d.inference.paste_back import head_layer, old_head_mask, paste, pasted_layer
 from portrait4d.inference.reenact import Frame, Reenactor, View
@@ -73,6 +73,7 @@ class Animator:
     def __init__(self, config: AnimateConfig, reenactor: Reenactor, sources: Sequence[Source]) -> None:
         self.config, self.reenactor, self.sources = config, reenactor, sources
         self.size = reenactor.network.config.image_resolution
+        self._shape: tuple[int, int] | None = None
         self._viewpoint = viewpoints(config)
         self._retargeting = [
             Retargeting(source.state, config.relative, config.expression_scale) for source in self.sources
@@ -83,12 +84,14 @@ class Animator:
         self._old_masks = [self._old_mask(source) for source in sources] if config.paste_back == "source" else []
 
     def render(self, frame: DrivingFrame, followed: Followed | None) -> Tensor:
-        """Render a frame: (3, H, W) in [-1, 1], or (4, H, W) with opacity."""
+        """Render a frame: (3, H, W) in [-1, 1], or (4, H, W) with opacity; of the size of the first one."""
         results = [self._render_source(number, frame, followed) for number in range(len(self.sources))]
         driver = None
         if frame.picture is not None and self.config.layout != "result":
             driver = _to_tensor(frame.picture)
-        return arrange(self.config.layout, self._source_pictures, results, driver)
+        picture = arrange(self.config.layout, self._source_pictures, results, driver)
+        self._shape = self._shape or tuple(picture.shape[1:])
+        return fit_into(picture, self._shape)  # driving pictures may differ in size
 
     def _render_source(self, number: int, frame: DrivingFrame, followed: Followed | None) -> Tensor:
         source, config = self.sources[number], self.config

@@ -4,7 +4,7 @@ Streams are made of iterators that hold a few frames at a time; `read_ahead` run
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -56,11 +56,13 @@ class DrivingFrame:
         time_s: since the first frame, in seconds.
         picture: uint8 (H, W, 3) RGB, None if there is none.
         face: None where no face was found.
+        shown_s: for how long it is shown if no other follows, in seconds; 0 if that is not known.
     """
 
     time_s: Fraction
     picture: np.ndarray | None
     face: Face | None
+    shown_s: Fraction = Fraction(0)
 
 
 @dataclass
@@ -160,15 +162,19 @@ def face_of(tracked: TrackedFrame) -> Face:
 
 
 def resample(frames: Iterable[DrivingFrame], fps: float) -> Iterator[DrivingFrame]:
-    """Repeat and drop frames so that they come at even times, each the last one that is there by then."""
+    """Repeat and drop frames so that they come at even times, each the last one that is there by then.
+
+    The last frame is repeated for as long as it is shown.
+    """
     step, due, last = 1 / Fraction(fps).limit_denominator(1001), Fraction(0), None
     for frame in frames:
         while last is not None and due < frame.time_s:
-            yield DrivingFrame(due, last.picture, last.face)
+            yield replace(last, time_s=due, shown_s=step)
             due += step
         last = frame
-    if last is not None and due <= last.time_s:
-        yield DrivingFrame(due, last.picture, last.face)
+    while last is not None and (due <= last.time_s or due < last.time_s + last.shown_s):
+        yield replace(last, time_s=due, shown_s=step)
+        due += step
 
 
 def track(frames: Iterable[DrivingFrame], tracker: Tracker) -> Iterator[DrivingFrame]:
@@ -188,7 +194,7 @@ def track(frames: Iterable[DrivingFrame], tracker: Tracker) -> Iterator[DrivingF
 def _track_batch(batch: list[DrivingFrame], tracker: Tracker) -> Iterator[DrivingFrame]:
     found = tracker.track([frame.picture for frame in batch])
     for frame, tracked in zip(batch, found, strict=True):
-        yield DrivingFrame(frame.time_s, frame.picture, None if tracked is None else face_of(tracked))
+        yield replace(frame, face=None if tracked is None else face_of(tracked))
 
 
 def _open_webcam(number: str) -> DrivingClip:
@@ -210,7 +216,7 @@ def _read_film(frames: Iterable[FilmFrame], clip: DrivingClip) -> Iterator[Drivi
                 time_s = Fraction(0) if time_s is None else time_s + 1 / clip.rate
             else:
                 time_s = shown_s - start_s
-            yield DrivingFrame(time_s, frame.load_rows(), None)
+            yield DrivingFrame(time_s, frame.load_rows(), None, 1 / clip.rate)
     except UserError as error:
         if time_s is None:
             raise
@@ -220,16 +226,17 @@ def _read_film(frames: Iterable[FilmFrame], clip: DrivingClip) -> Iterator[Drivi
 def _read_pictures(paths: list[Path], rate: Fraction) -> Iterator[DrivingFrame]:
     for number, path in enumerate(paths):
         rows = to_uint8(load_image(path)).permute(1, 2, 0).contiguous().numpy()
-        yield DrivingFrame(number / rate, rows, None)
+        yield DrivingFrame(number / rate, rows, None, 1 / rate)
 
 
 def _read_prepared(portraits: list[PreparedPortrait], rate: Fraction, needs_motion: bool) -> Iterator[DrivingFrame]:
     for number, portrait in enumerate(portraits):
         tracked = read_prepared(portrait, needs_motion)
         rows = to_uint8(tracked.image).permute(1, 2, 0).contiguous().numpy()
-        yield DrivingFrame(number / rate, rows, face_of(tracked))
+        yield DrivingFrame(number / rate, rows, face_of(tracked), 1 / rate)
 
 
 def _read_template(template: Template) -> Iterator[DrivingFrame]:
     for frame in template.read():
-        yield DrivingFrame(frame.time_s, None, None if frame.state is None else Face(frame.state))
+        face = None if frame.state is None else Face(frame.state)
+        yield DrivingFrame(frame.time_s, None, face, 1 / template.rate)

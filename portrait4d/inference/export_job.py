@@ -12,6 +12,7 @@ from portrait4d.config.exporting import FORMAT_SUFFIXES, ExportConfig, ExportFor
 from portrait4d.data.portrait_folder import ALIGNED_IMAGES, PortraitFolder, PreparedPortrait
 from portrait4d.files.atomic import atomic_path
 from portrait4d.files.errors import InputFileError, UserError
+from portrait4d.files.outputs import refuse_to_replace
 from portrait4d.inference.exports import head_surface, save_glb, save_ply
 from portrait4d.inference.onnx_export import frame_inputs, require_onnx, save_frame_network
 from portrait4d.inference.plane_cache import build_plane_cache, load_plane_cache, save_plane_cache
@@ -35,9 +36,11 @@ def run_export(config: ExportConfig) -> str:
     """Write one head, and return what to tell the user: the file and how good it is.
 
     Raises:
-        UserError: the network, a portrait or a package is missing or damaged; the suffix is not that of the format.
+        UserError: the network, a portrait or a package is missing or damaged; the suffix is not that of the format; the
+            file to write is one of those to read, or cannot be written.
     """
     kind = _choose_format(config)
+    refuse_to_replace("--out", config.out, [config.network, config.source, config.driving])
     if kind == "onnx":
         require_onnx()
     source = find_portrait(config.source)

@@ -1,7 +1,9 @@
-"""What stands before gradio: no other sites in the page, no other host names, no large bodies, no downloads."""
+"""What stands before gradio: no other sites in the page, or asking; no other host names, large bodies, downloads."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 Scope = dict[str, Any]
 Message = dict[str, Any]
@@ -39,30 +41,44 @@ class _BodyTooLargeError(Exception):
 
 
 class Guard:
-    """ASGI middleware that adds headers, refuses unknown hosts and cuts off large bodies.
+    """ASGI middleware that adds headers, refuses unknown hosts and other sites' pages, and cuts off large bodies.
 
     Args:
         app: what is guarded.
         max_bytes: largest body of a request.
         hosts: names under which the app may be asked for, without port; None: any. A page elsewhere that makes its own
             name point to this machine is refused.
+        before_upload: called in a thread before each upload, to make room.
     """
 
-    def __init__(self, app: App, max_bytes: int, hosts: tuple[str, ...] | None) -> None:
-        self.app, self.max_bytes, self.hosts = app, max_bytes, hosts
+    def __init__(
+        self,
+        app: App,
+        max_bytes: int,
+        hosts: tuple[str, ...] | None,
+        before_upload: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.app, self.max_bytes, self.hosts, self.before_upload = app, max_bytes, hosts, before_upload
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        if self.hosts is not None and _host_name(headers.get(b"host", b"")) not in self.hosts:
+        host, origin = _host_name(headers.get(b"host", b"")), headers.get(b"origin")
+        if self.hosts is not None and host not in self.hosts:
             await _refuse(send, 421, "Unknown host")
+            return
+        # Browsers send uploads of other sites without asking first, and name the site here.
+        if origin is not None and _origin_name(origin) not in (self.hosts or (host,)):
+            await _refuse(send, 403, "Pages of other sites may not ask")
             return
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > self.max_bytes:
             await _refuse(send, 413, f"At most {self.max_bytes // 2**20} MB are accepted")
             return
+        if scope["method"] == "POST" and scope["path"].endswith("/upload"):
+            await asyncio.to_thread(self.before_upload)
         await self._pass_on(scope, receive, send)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,9 +113,17 @@ async def _refuse(send: Send, status: int, text: str) -> None:
 
 
 def _host_name(host: bytes) -> str:
-    """Return a Host header without its port."""
-    name = host.decode("latin-1")
+    """Return a Host header without its port, in lower case."""
+    name = host.decode("latin-1").lower()
     return name[: name.index("]") + 1] if name.startswith("[") and "]" in name else name.partition(":")[0]
+
+
+def _origin_name(origin: bytes) -> str | None:
+    """Return the host of an Origin header without its port; None if it names none, as sandboxed pages do."""
+    try:
+        return _host_name(urlsplit(origin.decode("latin-1")).netloc.encode("latin-1")) or None
+    except ValueError:
+        return None
 
 
 def forbid_downloads() -> None:

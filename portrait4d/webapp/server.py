@@ -108,4 +108,4 @@ def build_application(state: AppState) -> Guard:
         css=page_style(list(bundled_portraits().values())),
     )  # fmt: skip
     hosts = LOOPBACK if config.host in LOOPBACK else None
-    return Guard(mounted, config.max_bytes + _FORM_BYTES, hosts)
+    return Guard(mounted, config.max_bytes + _FORM_BYTES, hosts, state.workspace.sweep)

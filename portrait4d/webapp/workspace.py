@@ -9,9 +9,10 @@ import os
 import secrets
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PREFIX = "portrait4d-app-"
@@ -37,6 +38,7 @@ class Workspace:
         for folder in (self.uploads, self._jobs, self._results):
             folder.mkdir()
         self._keep_s, self._keep_bytes = keep_s, keep_bytes
+        self._sweeping = threading.Lock()
 
     @contextmanager
     def job(self) -> Iterator[Path]:
@@ -68,6 +70,11 @@ class Workspace:
 
     def sweep(self) -> None:
         """Remove uploads and results that are too old, and the oldest ones while there are too many bytes."""
+        with self._sweeping:
+            self._remove_files()
+            self._remove_empty_folders()
+
+    def _remove_files(self) -> None:
         files = []
         for path in (*self.uploads.rglob("*"), *self._results.rglob("*")):
             try:
@@ -80,12 +87,12 @@ class Workspace:
             total += size
             if now - written > self._keep_s or total > self._keep_bytes:
                 path.unlink(missing_ok=True)
-        self._remove_empty_folders()
 
     def _remove_empty_folders(self) -> None:
         for folder in (*self.uploads.iterdir(), *self._results.iterdir()):
-            if folder.is_dir() and time.time() - folder.stat().st_mtime > 1 and not any(folder.iterdir()):
-                shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # it is a file or not empty, or a job was quicker
+                if time.time() - folder.stat().st_mtime > 1:
+                    folder.rmdir()
 
     def close(self) -> None:
         """Remove everything."""

@@ -103,6 +103,28 @@ def test_what_cannot_be_done_is_said(
     assert not (tmp_path / "head.glb").exists()
 
 
+def test_a_network_is_not_overwritten(tiny_network: Path, prepared_folder: Folder, tmp_path: Path) -> None:
+    network = tmp_path / "network.safetensors"
+    network.write_bytes(tiny_network.read_bytes())
+    result = export("--network", network, "--source", prepared_folder("a"), "--out", network)
+    assert result.exit_code == 1
+    assert f"--out {network}: would replace what it is made from; name another file" in result.output
+    assert network.read_bytes() == tiny_network.read_bytes()
+
+
+def test_places_that_cannot_be_written(tiny_network: Path, prepared_folder: Folder, tmp_path: Path) -> None:
+    given, planes = ("--network", tiny_network, "--source", prepared_folder("a")), tmp_path / "head.safetensors"
+    assert export(*given, "--out", planes).exit_code == 0
+    for suffix, folder in ((".glb", "a.glb"), (".png", "a.png"), (".mp4", "a.mp4")):
+        (tmp_path / folder).mkdir()
+        for out in (tmp_path / folder, planes / f"new{suffix}"):
+            if suffix == ".glb":
+                result = export(*given, "--out", out, *COARSE)
+            else:
+                result = CliRunner().invoke(render_planes.main, [str(planes), "--out", str(out), "--seconds", "0.04"])
+            assert result.exit_code == 1 and f"Error: {out}: cannot be written (" in result.output, result.output
+
+
 def test_onnx_without_its_packages_says_what_is_missing(tiny_network: Path, tmp_path: Path) -> None:
     if all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript")):
         pytest.skip("the extra `export` is installed")

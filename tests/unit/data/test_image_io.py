@@ -20,7 +20,7 @@ from portrait4d.data.image_io import (
     side_by_side,
     to_uint8,
 )
-from portrait4d.files.errors import InputFileError
+from portrait4d.files.errors import InputFileError, UserError
 from tests.helpers.hash_fill import hash_tensor
 
 
@@ -327,6 +327,15 @@ def test_writer_can_be_opened_again_and_is_closed_outside(tmp_path: Path) -> Non
         assert (len(frames), frames[0].shape) == (count, (size, size, 3))
     with pytest.raises(ValueError, match="writer: expected to be open"):
         writer.write(torch.zeros(3, 8, 8))
+
+
+def test_frames_too_large_for_the_encoder(tmp_path: Path) -> None:
+    message = (
+        r"a\.mp4: libx264 makes no film of 16390 x 16 pixels; show fewer or smaller pictures, or lay them in a grid"
+    )
+    with pytest.raises(UserError, match=message):
+        save_video(tmp_path / "a.mp4", [torch.zeros(3, 16, 16390)], 25)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_crf_range(tmp_path: Path) -> None:

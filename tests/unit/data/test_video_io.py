@@ -25,12 +25,15 @@ def corners() -> Tensor:
     return image
 
 
-def write_turned(path: Path, degrees: int, hflip: bool = False, vflip: bool = False) -> None:
+def write_turned(
+    path: Path, degrees: int, hflip: bool = False, vflip: bool = False, pixel_aspect: Fraction = Fraction(1)
+) -> None:
     rows = np.ascontiguousarray(to_uint8(corners()).numpy().transpose(1, 2, 0))
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(25), options={"crf": "1"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.set_display_rotation(degrees, hflip=hflip, vflip=vflip)
+        stream.codec_context.sample_aspect_ratio = pixel_aspect
         container.mux(stream.encode(av.VideoFrame.from_ndarray(rows, format="rgb24")))
         container.mux(stream.encode(None))
 
@@ -64,6 +67,20 @@ def test_frames_are_turned_as_players_turn_them(tmp_path: Path, degrees: int, fl
     image = next(read_frames(tmp_path / "a.mp4")).load()
     assert image.shape == expected.shape
     assert (image - expected).abs().mean() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("pixel_aspect", "size"),
+    [(Fraction(2), (32, 96)), (Fraction(16, 15), (32, 51)), (Fraction(1, 2), (64, 48)), (Fraction(9), (32, 48))],
+)
+@pytest.mark.parametrize("degrees", [0, 90])
+def test_pixels_become_square(tmp_path: Path, pixel_aspect: Fraction, size: tuple[int, int], degrees: int) -> None:
+    write_turned(tmp_path / "a.mp4", degrees, pixel_aspect=pixel_aspect)
+    stretched = torch.nn.functional.interpolate(corners()[None], size, mode="bilinear")[0]
+    expected = torch.rot90(stretched, degrees // 90, (1, 2))
+    frame = next(read_frames(tmp_path / "a.mp4"))
+    assert frame.load().shape == expected.shape and frame.load_rows().shape[:2] == expected.shape[1:]
+    assert (frame.load() - expected).abs().mean() < 0.06
 
 
 def test_a_film_cut_short_gives_its_beginning(tmp_path: Path) -> None:

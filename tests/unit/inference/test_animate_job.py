@@ -152,6 +152,13 @@ def test_photos_are_tracked_once(animation: AnimateConfig) -> None:
     assert trackers.made == 5
 
 
+def test_photos_are_not_kept_where_nothing_can_be_written(animation: AnimateConfig) -> None:
+    trackers, cache = StubTrackers(), animation.source[0] / "cache"  # within a file
+    for made in (2, 4):
+        assert run_animation(replace(animation, cache=cache), None, trackers).frames == 5
+        assert trackers.made == made
+
+
 def test_what_open_trackers_find_is_kept_for_one_size_of_crops() -> None:
     def name(size: int) -> str:
         config = SimpleNamespace(image_resolution=size)

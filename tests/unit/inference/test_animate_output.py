@@ -37,6 +37,34 @@ def test_pasting_onto_frames_without_a_face_leaves_them(animation: AnimateConfig
     assert abs(decode(animation.out)[1] - 10).max() < 6
 
 
+def test_driving_pictures_of_other_sizes_are_fitted_into_the_first(animation: AnimateConfig, tmp_path: Path) -> None:
+    for number, (height, width) in enumerate([(96, 128), (96, 192), (48, 64)]):
+        save_image(tmp_path / f"clip/{number}.png", torch.full((3, height, width), 0.5))
+    pictures = replace(animation, driving=str(tmp_path / "clip"), paste_back="driving")
+    assert run_animation(pictures, None, StubTrackers()).size == (128, 96)
+    first, wide, small = decode(animation.out)
+    level = 0.75 * 255
+    assert abs(first[:20] - level).max() < 12 and abs(small[:20] - level).max() < 12
+    assert wide[:12].max() < 20 and wide[-12:].max() < 20 and abs(wide[20:76, :20] - level).max() < 12
+
+
+@pytest.mark.parametrize("option", ["driving", "source", "save_template", "network"])
+def test_inputs_are_not_overwritten(animation: AnimateConfig, tmp_path: Path, option: str) -> None:
+    template = tmp_path / "t.safetensors"
+    template.write_bytes(b"kept")
+    (tmp_path / "link").symlink_to(tmp_path)
+    driving, flag, changes = {
+        "driving": (animation.driving, "--out", {"out": tmp_path / "link/in.mp4"}),
+        "source": (animation.driving, "--out", {"out": tmp_path / "a.mp4", "source": (tmp_path / "a.mp4",)}),
+        "save_template": (str(template), "--save-template", {"save_template": template}),
+        "network": (animation.driving, "--save-template", {"save_template": template, "network": template}),
+    }[option]
+    before = Path(driving).read_bytes()
+    with pytest.raises(UserError, match=f"{flag} .*: would replace what it is made from; name another file"):
+        run_animation(replace(animation, driving=driving, **changes), None, StubTrackers())
+    assert Path(driving).read_bytes() == before and template.read_bytes() == b"kept"
+
+
 def test_backgrounds(animation: AnimateConfig) -> None:
     run_animation(replace(animation, background="colour", colour="#ff8000"), None, StubTrackers())
     frame = decode(animation.out)[0]

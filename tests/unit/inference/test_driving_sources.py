@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from portrait4d.config.animation import AnimateConfig
-from portrait4d.data.image_io import save_image
+from portrait4d.data.image_io import save_image, save_video
 from portrait4d.data.portrait_folder import PortraitFolder
 from portrait4d.files.errors import InputFileError
 from portrait4d.inference.driving_sources import DrivingFrame, open_driving, resample, track
@@ -80,6 +80,23 @@ def test_frames_at_even_times_are_the_last_ones_there(
     found = list(resample(marked, fps))
     assert [float(frame.picture[0]) for frame in found] == pytest.approx(expected)
     assert [frame.time_s for frame in found] == [Fraction(k, int(fps)) for k in range(len(expected))]
+
+
+@pytest.mark.parametrize(("seconds", "fps", "expected"), [(Fraction(1, 2), 25, 38), (1, 10, 30), (1, 1, 3)])
+def test_the_last_frame_is_shown_as_long_as_the_others(seconds: Fraction, fps: float, expected: int) -> None:
+    found = list(resample([DrivingFrame(seconds * k, None, None, Fraction(seconds)) for k in range(3)], fps))
+    assert [frame.time_s for frame in found] == [Fraction(k, fps) for k in range(expected)]
+
+
+def test_films_and_pictures_last_until_their_last_frame_ends(tmp_path: Path) -> None:
+    folder, film = tmp_path / "pictures", tmp_path / "film.mp4"
+    folder.mkdir()
+    for name in "ab":
+        save_image(folder / f"{name}.png", torch.zeros(3, 16, 24))
+    pictures = open_driving(replace(config(folder), still_fps=1.0))
+    assert len(list(resample(pictures.frames(), 10))) == 20
+    save_video(film, [torch.zeros(3, 32, 48)] * 3, 2)
+    assert len(list(resample(open_driving(config(film)).frames(), 25))) == 38
 
 
 def test_the_first_frame_does_not_wait_for_others() -> None:

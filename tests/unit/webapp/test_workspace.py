@@ -47,6 +47,18 @@ def test_what_is_old_or_too_much_goes(tmp_path: Path) -> None:
     assert [path.exists() for path in (old, older, newer, newest)] == [False, False, True, True]
 
 
+def test_folders_without_files_go_and_others_stay(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    gone, fresh, full = (workspace.uploads / name for name in ("gone", "fresh", "full"))
+    write(full / "a", 1)
+    for folder in (gone, fresh):
+        folder.mkdir()
+    for folder in (gone, full):
+        os.utime(folder, (1, 1))
+    workspace.sweep()
+    assert [folder.exists() for folder in (gone, fresh, full)] == [False, True, True]
+
+
 def test_closing_removes_all_and_orphans_are_found(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     write(workspace.uploads / "a", 1)
