@@ -78,6 +78,7 @@ def test_a_broken_compiler_costs_one_line(
 def test_precision_is_as_asked_and_other_settings_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     flags = torch.backends.cudnn
     monkeypatch.setattr(flags, "deterministic", True)
+    monkeypatch.setattr(flags, "allow_tf32", True)  # trainings leave it off
     with backend.exact_convolutions(torch.device("cuda")):
         assert flags.deterministic and not flags.allow_tf32
     assert flags.allow_tf32
