@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from portrait4d.option_types import FiniteFloatRange
+from portrait4d.script_options import explain_errors
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
@@ -32,7 +33,6 @@ def main(**options: object) -> None:
     Needs gradio: pip install 'portrait4d[app]'. Ctrl-C ends it and removes its temporary files.
     """
     from portrait4d.config.web_app import WebAppConfig
-    from portrait4d.files.errors import UserError
     from portrait4d.inference.tracking import TrackerMaker
     from portrait4d.webapp.server import serve
 
@@ -46,10 +46,8 @@ def main(**options: object) -> None:
     def started() -> None:
         click.echo(f"Portrait4D is at http://{config.host}:{config.port} (Ctrl-C ends it)")
 
-    try:
+    with explain_errors():
         serve(config, started, published_trackers)
-    except UserError as error:
-        raise click.ClickException(str(error)) from None
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from portrait4d.script_options import explain_errors
+
 
 def parse_metrics(context: click.Context | None, parameter: click.Parameter | None, text: str) -> tuple[str, ...]:
     """Read a comma list of names; "none" gives no name."""
@@ -83,16 +85,13 @@ def main(no_cache: bool, reload_modules: bool, **options: object) -> None:
     import json
 
     from portrait4d.config.measuring import MeasureConfig
-    from portrait4d.files.errors import UserError
     from portrait4d.inference.measure_job import run_measurement
 
     if no_cache:
         options["cache"] = None
-    try:
+    with explain_errors():
         for line in run_measurement(MeasureConfig(**options)):
             click.echo(json.dumps(line))
-    except UserError as error:
-        raise click.ClickException(str(error)) from None
 
 
 if __name__ == "__main__":

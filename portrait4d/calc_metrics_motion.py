@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from portrait4d.script_options import explain_errors
+
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
 @click.option(
@@ -19,18 +21,15 @@ def main(network: Path | None, data: Path, clips: bool, size: int | None) -> Non
     of always answering the mean, the truths' standard deviation, R^2 and correlation; then for the vector's parts the
     error relative to always answering the mean.
     """
-    from portrait4d.files.errors import UserError
     from portrait4d.models.checkpoints import load_compact_motion_encoder
     from portrait4d.training.head_choice import load_head
     from portrait4d.training.motion_examples import read_clips, read_stills
     from portrait4d.training.motion_measures import format_errors, measure_encoder
 
-    try:
+    with explain_errors():
         encoder = load_compact_motion_encoder(network)
         read = read_clips if clips else read_stills
         examples = read(data, load_head("synthetic"), encoder.config.picture_size)
-    except UserError as error:
-        raise click.ClickException(str(error)) from None
     click.echo(f"{len(examples)} faces of {data}")
     click.echo(format_errors(measure_encoder(encoder, examples, size)))
 

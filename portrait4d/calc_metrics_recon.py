@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from portrait4d.script_options import explain_errors
+
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
 @click.option(
@@ -72,15 +74,12 @@ def main(**options: object) -> None:
     bootstrap intervals over persons, definitions, what is missing, what failed) and pictures to --outdir.
     """
     from portrait4d.config.recon_metrics import ReconMetricsConfig
-    from portrait4d.files.errors import UserError
     from portrait4d.inference.recon_metrics_job import run_recon_metrics
     from portrait4d.inference.recon_summary import format_summary
 
     config = ReconMetricsConfig(**options)
-    try:
+    with explain_errors():
         summary = run_recon_metrics(config)
-    except UserError as error:
-        raise click.ClickException(str(error)) from None
     click.echo(format_summary(summary))
     click.echo(f"written to {config.outdir}")
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from portrait4d.script_options import explain_errors
+
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
 @click.option(
@@ -38,7 +40,6 @@ def main(network: Path, out: Path | None, listing: bool, entry: str, dtype: str 
 
     import torch
 
-    from portrait4d.files.errors import UserError
     from portrait4d.models.checkpoints import load_network, save_network
     from portrait4d.models.upstream_pickles import read_network_pickle
     from portrait4d.synthetic_heads.head_template import build_open_head
@@ -47,14 +48,12 @@ def main(network: Path, out: Path | None, listing: bool, entry: str, dtype: str 
         raise click.UsageError("give either --out or --list")
     if out is not None and out.suffix != ".safetensors":
         raise click.UsageError(f"--out: expected a name ending in .safetensors, got {out.name}")
-    try:
+    with explain_errors():
         if listing:
             click.echo(json.dumps(list_networks(read_network_pickle(network))))
             return
         converted = load_network(network, build_open_head=build_open_head, entry=entry)
         save_network(out, converted, None if dtype is None else getattr(torch, dtype))
-    except UserError as error:
-        raise click.ClickException(str(error)) from None
     count = sum(tensor.numel() for tensor in converted.state_dict().values())
     click.echo(f"{out}: {count:,} numbers, {out.stat().st_size / 2**20:.1f} MiB")
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from portrait4d.script_options import explain_errors
+
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
 @click.argument("keys", nargs=-1)
@@ -34,14 +36,13 @@ def main(
     Downloads go on where they broke off and are verified. FLAME and the Basel Face Model are never fetched: --list says
     how to get them and checks what you have put in their places. Status 1 if something wanted is not there at the end.
     """
-    from portrait4d.files.errors import UserError
     from portrait4d.models.pretrained.fetching import FetchRequest, list_assets, resolve_assets_folder
 
     for url in urls:
         if "=" not in url:
             raise click.UsageError(f"--url: expected KEY=ADDRESS, got {url!r}")
     addresses = dict(url.split("=", 1) for url in urls)
-    try:
+    with explain_errors():
         folder = resolve_assets_folder(assets)
         if listing:
             states = list_assets(folder, keys)
@@ -52,8 +53,6 @@ def main(
                     click.echo(f"{'':{8 + width}}{state.note}")
             return
         failures = _fetch(FetchRequest(folder, keys, repo, revision, addresses, accept_licences))
-    except UserError as error:
-        raise click.ClickException(str(error)) from None
     if failures:
         click.echo(f"{failures} not fetched", err=True)
         sys.exit(1)

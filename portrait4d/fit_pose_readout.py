@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from portrait4d.option_types import FiniteFloatRange
+from portrait4d.script_options import explain_errors
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
@@ -25,12 +26,11 @@ def main(data: tuple[Path, ...], limit: int, held_out: Path, ridge: float, out: 
     Takes every picture as it is, and reduced to 64 pixels, each also mirrored. Prints the mean absolute error in
     degrees and R^2 on held-out persons, at both sizes.
     """
-    from portrait4d.files.errors import UserError
     from portrait4d.inference.pose_readout import fit_pose_readout, read_pose_examples, save_pose_readout
     from portrait4d.models.checkpoints import load_compact_motion_encoder
 
     encoder = load_compact_motion_encoder()
-    try:
+    with explain_errors():
         examples = [read_pose_examples(encoder, root, limit, size) for root in data for size in (None, 64)]
         readout = fit_pose_readout(examples, ridge)
         for size in (None, 64):
@@ -39,8 +39,6 @@ def main(data: tuple[Path, ...], limit: int, held_out: Path, ridge: float, out: 
             explained = 1 - error.square().mean(dim=0) / held.angles_deg.var(dim=0, unbiased=False)
             for name, mean, share in zip(("yaw", "pitch"), error.abs().mean(dim=0), explained, strict=True):
                 click.echo(f"{name}, {size or 'full'} pixels: error {mean:.2f} deg, R^2 {share:.3f}")
-    except UserError as error:
-        raise click.ClickException(str(error)) from None
     save_pose_readout(out, readout)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from portrait4d.option_types import FiniteFloatRange
+from portrait4d.script_options import explain_errors
 
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
@@ -48,14 +49,11 @@ def main(**options: object) -> None:
     flame_optim_params, bfm2flame_params_simplified, motion_feats. manifest.jsonl tells the exact parameters. A killed
     run goes on by the same command.
     """
-    from portrait4d.files.errors import UserError
     from portrait4d.synthetic_heads.portrait_sets import PortraitSetConfig, write_portrait_set
 
-    try:
+    with explain_errors():
         config = PortraitSetConfig(**options)
         report = write_portrait_set(config)
-    except UserError as error:
-        raise click.ClickException(str(error)) from None
     click.echo(report.summary(config.out))
 
 

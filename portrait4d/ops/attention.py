@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from portrait4d.ops.backend import fast_routes_serve, native_is_there
-from portrait4d.ops.dense import is_plain_cpu, is_tracked, linear
+from portrait4d.ops.dense import is_plain_cpu, linear
+from portrait4d.ops.gradients import is_tracked
 
 _MIN_TOKENS = 512
 _BLOCK_BYTES = 2**25

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from portrait4d.ops.backend import fast_routes_serve, native_is_there
+from portrait4d.ops.gradients import is_tracked
 
 _MIN_PIXELS = 64 * 64
 _MIN_CHANNELS = 32
@@ -148,11 +149,6 @@ def is_plain_cpu(*tensors: Tensor) -> bool:
     if torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") != dtype:
         return False
     return not is_tracked(*tensors) and fast_routes_serve()
-
-
-def is_tracked(*tensors: Tensor | None) -> bool:
-    """Tell whether gradients with respect to any of these are wanted."""
-    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
 def _native_convolves(weight: Tensor) -> bool:

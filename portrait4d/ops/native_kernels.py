@@ -8,6 +8,8 @@ import functools
 import torch
 from torch import Tensor
 
+from portrait4d.ops.gradients import is_tracked
+
 _LIBRARY = "portrait4d"
 
 
@@ -56,7 +58,7 @@ def _march_backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor
 
 def _refuse_second_derivatives(*tensors: Tensor) -> None:
     """Gradients of gradients would silently be none: the backward operations are not differentiable."""
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+    if is_tracked(*tensors):
         raise RuntimeError("native operations have no second derivatives; use portrait4d.ops.backend.without_native()")
 
 

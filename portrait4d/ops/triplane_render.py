@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from portrait4d.ops.backend import native_serves
+from portrait4d.ops.gradients import is_tracked
 from portrait4d.ops.triplane_fetch import check_table
 
 MIN_COARSE_SAMPLES = 4
@@ -101,7 +102,7 @@ def triplane_render_serves(scene: TriplaneScene, rays: RaySamples) -> bool:
     tensors = [scene.table, *scene.decoder, *rays]
     if scene.grids is not None:
         tensors += [scene.grids.fine, scene.grids.coarse]
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+    if is_tracked(*tensors):
         return False
     return _sizes_fit(scene, rays) and native_serves(*tensors)
 
